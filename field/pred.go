@@ -1,0 +1,237 @@
+// Package field is the language of tests: the named fields that anything can be
+// asked about, sets of values, predicates over them, and the one evaluator that
+// rules, ip rules, routes and services share.
+//
+// A predicate is data. Only what changes memory or rolls dice is code, and such a
+// test is marked, so that nothing is ever moved across it.
+package field
+
+// Op is the kind of a predicate's node.
+type Op uint8
+
+// The kinds.
+const (
+	OpTrue    Op = iota // always matches: the zero Pred
+	OpIn                // the field's value lies in Set
+	OpNot               // the only kid does not match
+	OpAnd               // all kids match, asked from left to right
+	OpOr                // some kid matches, asked from left to right
+	OpDerived           // Fn, a pure function of fields, host and memory
+	OpCall              // Fn, which changes memory or rolls dice
+)
+
+// Status says how a field's value is known.
+type Status uint8
+
+// The statuses.
+const (
+	Known   Status = iota
+	Absent         // the packet has no such field: the whole match fails, also under a not
+	HotDrop        // a header is cut: the kernel drops the packet at once
+	Unknown        // outside of what is known; the test decides, on a path of its own
+)
+
+// Result is the answer of a predicate.
+type Result uint8
+
+// The answers. Missing and Drop pass through not, and, or unchanged.
+const (
+	No Result = iota
+	Yes
+	Missing // an absent field: the match as a whole fails
+	Drop    // hotdrop: the packet is dropped without asking further
+)
+
+// Func is a test that is code.
+type Func interface {
+	Test(s Source) Result
+	// Reads lists the fields that the answer depends on.
+	Reads() []ID
+}
+
+// Pred is a tree of tests, built once at load. The zero Pred matches everything.
+type Pred struct {
+	Op   Op
+	ID   ID  // of OpIn
+	Set  Set // of OpIn
+	Kids []Pred
+	Fn   Func // of OpDerived and OpCall
+}
+
+// Source answers what a predicate asks.
+type Source interface {
+	// Field returns the present value of a field.
+	Field(ID) (Value, Status)
+	// Decide answers a test on an Unknown field and remembers the answer, so that
+	// a later test on this path agrees with it.
+	Decide(ID, *Set) bool
+	// Deps is where the bits are noted that were looked at; nil notes nothing.
+	Deps() *Deps
+}
+
+// Deps are the bits of each field that an answer hung on.
+type Deps [NumIDs]Value
+
+// Note adds bits of a field.
+func (d *Deps) Note(id ID, bits Value) {
+	if d != nil {
+		d[id] = d[id].Or(bits)
+	}
+}
+
+// Is tests that a field lies in a set.
+func Is(id ID, s Set) Pred { return Pred{Op: OpIn, ID: id, Set: s} }
+
+// Has tests that a field is there at all: Missing and Drop come from it like
+// from any test.
+func Has(id ID) Pred { return Pred{Op: OpIn, ID: id} }
+
+// Not tests that p does not match.
+func Not(p Pred) Pred {
+	if p.Op == OpNot {
+		return p.Kids[0]
+	}
+	return Pred{Op: OpNot, Kids: []Pred{p}}
+}
+
+// NotIf returns p, or its negation when not is set.
+func NotIf(not bool, p Pred) Pred {
+	if not {
+		return Not(p)
+	}
+	return p
+}
+
+// And tests that all match, in order. Nested ands and trues are flattened.
+func And(ps ...Pred) Pred {
+	out := make([]Pred, 0, len(ps))
+	for _, p := range ps {
+		switch p.Op {
+		case OpTrue:
+		case OpAnd:
+			out = append(out, p.Kids...)
+		default:
+			out = append(out, p)
+		}
+	}
+	switch len(out) {
+	case 0:
+		return Pred{}
+	case 1:
+		return out[0]
+	}
+	return Pred{Op: OpAnd, Kids: out}
+}
+
+// Or tests that some match, in order. With no kids it never matches.
+func Or(ps ...Pred) Pred {
+	if len(ps) == 1 {
+		return ps[0]
+	}
+	return Pred{Op: OpOr, Kids: ps}
+}
+
+// Never is the predicate that matches nothing.
+func Never() Pred { return Pred{Op: OpOr} }
+
+// Derived wraps a pure function.
+func Derived(f Func) Pred { return Pred{Op: OpDerived, Fn: f} }
+
+// Call wraps a test that changes memory or rolls dice.
+func Call(f Func) Pred { return Pred{Op: OpCall, Fn: f} }
+
+// Eval answers p for a source.
+func (p *Pred) Eval(s Source) Result {
+	switch p.Op {
+	case OpTrue:
+		return Yes
+	case OpIn:
+		return p.in(s)
+	case OpNot:
+		return p.Kids[0].Eval(s).not()
+	case OpAnd:
+		return p.and(s)
+	case OpOr:
+		return p.or(s)
+	}
+	return p.Fn.Test(s)
+}
+
+func (p *Pred) in(s Source) Result {
+	v, st := s.Field(p.ID)
+	if st == Unknown && !p.Set.IsFull() {
+		return result(s.Decide(p.ID, &p.Set))
+	}
+	if d := s.Deps(); d != nil {
+		d.Note(p.ID, p.Set.Looked(v, p.ID.Bits()))
+	}
+	switch st {
+	case Absent:
+		return Missing
+	case HotDrop:
+		return Drop
+	}
+	return result(p.Set.Holds(v))
+}
+
+func (p *Pred) and(s Source) Result {
+	for i := range p.Kids {
+		if r := p.Kids[i].Eval(s); r != Yes {
+			return r
+		}
+	}
+	return Yes
+}
+
+func (p *Pred) or(s Source) Result {
+	for i := range p.Kids {
+		if r := p.Kids[i].Eval(s); r != No {
+			return r
+		}
+	}
+	return No
+}
+
+func (r Result) not() Result {
+	switch r {
+	case No:
+		return Yes
+	case Yes:
+		return No
+	}
+	return r
+}
+
+func result(b bool) Result {
+	if b {
+		return Yes
+	}
+	return No
+}
+
+// Static tells whether p holds no code at all, so that an index may evaluate or
+// pass over it in any order.
+func (p *Pred) Static() bool {
+	if p.Op == OpDerived || p.Op == OpCall {
+		return false
+	}
+	for i := range p.Kids {
+		if !p.Kids[i].Static() {
+			return false
+		}
+	}
+	return true
+}
+
+// HasCall tells whether p changes memory or rolls dice somewhere.
+func (p *Pred) HasCall() bool {
+	if p.Op == OpCall {
+		return true
+	}
+	for i := range p.Kids {
+		if p.Kids[i].HasCall() {
+			return true
+		}
+	}
+	return false
+}

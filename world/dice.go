@@ -1,0 +1,151 @@
+package world
+
+import "math/rand/v2"
+
+// What names the kind of a choice.
+type What uint8
+
+// The kinds of choices.
+const (
+	ChoiceField     What = iota + 1 // an unknown field, narrowed by a test
+	ChoiceStatistic                 // -m statistic --mode random
+	ChoicePort                      // a port that NAT draws at random
+	ChoiceAddr                      // an address that NAT hashes with an unknown seed
+	ChoicePath                      // a path of a multipath route
+	ChoiceServer                    // a real server picked by an unknown scheduler state
+	ChoiceLimit                     // a bucket whose filling is not known
+	ChoiceQueue                     // anything else that the kernel spreads
+)
+
+// String returns the word that JSON uses.
+func (w What) String() string {
+	return [...]string{"", "field", "statistic", "port", "address", "path", "server", "limit",
+		"queue"}[w]
+}
+
+// Key names a choice on a path: the same key gives the same answer again. A and B
+// mean what the room that asks likes, say a rule's number and a hash.
+type Key struct {
+	What What
+	A, B uint64
+}
+
+// Choice is one question to the dice. Weights are relative; nil weighs all N the
+// same. Values says what each alternative stands for, for reports.
+type Choice struct {
+	Key     Key
+	N       int
+	Weights []uint64
+	Values  func(i int) string
+}
+
+// Taken is a choice with its answer.
+type Taken struct {
+	Choice
+	Index int
+}
+
+// Prob is the probability of alternative i.
+func (c *Choice) Prob(i int) float64 {
+	if c.Weights == nil {
+		return 1 / float64(c.N)
+	}
+	var sum float64
+	for _, w := range c.Weights {
+		sum += float64(w)
+	}
+	if sum == 0 {
+		return 0
+	}
+	return float64(c.Weights[i]) / sum
+}
+
+// Best is the most probable alternative, the first of equals.
+func (c *Choice) Best() int {
+	best := 0
+	for i, w := range c.Weights {
+		if w > c.Weights[best] {
+			best = i
+		}
+	}
+	return best
+}
+
+// Dice answers choices. With Rand it rolls; without, it takes the answers that are
+// forced, in order, and then the most probable. It records what it took. The zero
+// Dice is ready: no forced answers, no rolling.
+type Dice struct {
+	Rand   *rand.Rand
+	Forced []int
+	// Drawn are the ports that a kernel's NAT drew, in order.
+	Drawn []uint16
+	// Oracle, when set, is asked before anything else: it knows what a kernel did.
+	Oracle func(*Choice) (int, bool)
+	Taken  []Taken
+
+	known map[Key]int
+}
+
+// Take answers a choice.
+func (d *Dice) Take(c Choice) int {
+	if c.N <= 1 {
+		return 0
+	}
+	if d.Rand != nil {
+		return d.roll(&c)
+	}
+	if i, ok := d.known[c.Key]; ok {
+		return i
+	}
+	i := d.answer(&c)
+	if d.known == nil {
+		d.known = map[Key]int{}
+	}
+	d.known[c.Key] = i
+	return i
+}
+
+func (d *Dice) answer(c *Choice) int {
+	if d.Oracle != nil {
+		if i, ok := d.Oracle(c); ok {
+			return i
+		}
+	}
+	i := c.Best()
+	if n := len(d.Taken); n < len(d.Forced) {
+		i = min(max(d.Forced[n], 0), c.N-1)
+	}
+	d.Taken = append(d.Taken, Taken{*c, i})
+	return i
+}
+
+func (d *Dice) roll(c *Choice) int {
+	if c.Weights == nil {
+		return d.Rand.IntN(c.N)
+	}
+	var sum uint64
+	for _, w := range c.Weights {
+		sum += w
+	}
+	if sum == 0 {
+		return 0
+	}
+	r := d.Rand.Uint64N(sum)
+	for i, w := range c.Weights {
+		if r < w {
+			return i
+		}
+		r -= w
+	}
+	return c.N - 1
+}
+
+// NextDrawn returns the next port that a kernel is known to have drawn.
+func (d *Dice) NextDrawn() (uint16, bool) {
+	if len(d.Drawn) == 0 {
+		return 0, false
+	}
+	p := d.Drawn[0]
+	d.Drawn = d.Drawn[1:]
+	return p, true
+}

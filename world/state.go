@@ -1,0 +1,265 @@
+package world
+
+// A Cell is one part of a host's memory: a table, an array, a variable. Fork
+// returns a writable copy in constant time; the receiver is frozen by it and must
+// not be written any more.
+type Cell interface{ Fork() Cell }
+
+// Schema lists the cells that a host's memory has. Rooms add theirs while the host
+// is built.
+type Schema struct{ makers []func() Cell }
+
+// Slot is the place of one cell in every State of its schema. The zero Slot
+// belongs to nothing and must not be asked.
+type Slot[T Cell] struct{ n int }
+
+// Add gives the schema another cell; mk makes its first content.
+func Add[T Cell](s *Schema, mk func() T) Slot[T] {
+	s.makers = append(s.makers, func() Cell { return mk() })
+	return Slot[T]{len(s.makers)}
+}
+
+// State is a host's memory: connections, set entries, counters, buckets. Fork is
+// cheap, and asking a fork never changes what it was forked from.
+type State struct {
+	parent *State
+	root   []Cell       // of the first state: every cell
+	forked map[int]Cell // of a fork: the cells that were asked for
+}
+
+// NewState makes the memory that the schema describes.
+func (s *Schema) NewState() *State {
+	st := &State{root: make([]Cell, len(s.makers))}
+	for i, mk := range s.makers {
+		st.root[i] = mk()
+	}
+	return st
+}
+
+// Fork freezes st and returns a writable copy of it.
+func (st *State) Fork() *State { return &State{parent: st, forked: map[int]Cell{}} }
+
+// In returns the slot's cell in a state, for reading and writing.
+func (s Slot[T]) In(st *State) T { return st.cell(s.n - 1).(T) }
+
+func (st *State) cell(n int) Cell {
+	if st.root != nil {
+		return st.root[n]
+	}
+	if c, ok := st.forked[n]; ok {
+		return c
+	}
+	c := st.parent.frozen(n).Fork()
+	st.forked[n] = c
+	return c
+}
+
+// frozen finds the nearest cell without copying it.
+func (st *State) frozen(n int) Cell {
+	for ; st.root == nil; st = st.parent {
+		if c, ok := st.forked[n]; ok {
+			return c
+		}
+	}
+	return st.root[n]
+}
+
+// maxDepth is how many overlays may lie on one another before they are merged.
+const maxDepth = 8
+
+// Table is a map with a cheap Fork. Keys and values should hold no pointers.
+type Table[K comparable, V any] struct {
+	base  *Table[K, V] // frozen
+	m     map[K]entry[V]
+	depth int
+	n     int
+}
+
+type entry[V any] struct {
+	v    V
+	dead bool
+}
+
+// NewTable returns an empty table.
+func NewTable[K comparable, V any]() *Table[K, V] {
+	return &Table[K, V]{m: map[K]entry[V]{}}
+}
+
+// Fork implements Cell.
+func (t *Table[K, V]) Fork() Cell {
+	if t.depth >= maxDepth {
+		t = t.merged()
+	}
+	return &Table[K, V]{base: t, m: map[K]entry[V]{}, depth: t.depth + 1, n: t.n}
+}
+
+// merged returns a frozen table of one overlay with the same content.
+func (t *Table[K, V]) merged() *Table[K, V] {
+	var layers []*Table[K, V]
+	for ; t.base != nil; t = t.base {
+		layers = append(layers, t)
+	}
+	m := &Table[K, V]{base: t, m: map[K]entry[V]{}, depth: 1, n: layers[0].n}
+	for i := len(layers) - 1; i >= 0; i-- {
+		for k, e := range layers[i].m {
+			m.m[k] = e
+		}
+	}
+	return m
+}
+
+// Get returns the value of a key.
+func (t *Table[K, V]) Get(k K) (V, bool) {
+	for ; t != nil; t = t.base {
+		if e, ok := t.m[k]; ok {
+			return e.v, !e.dead
+		}
+	}
+	var zero V
+	return zero, false
+}
+
+// Put sets the value of a key.
+func (t *Table[K, V]) Put(k K, v V) {
+	if _, ok := t.Get(k); !ok {
+		t.n++
+	}
+	t.m[k] = entry[V]{v: v}
+}
+
+// Delete forgets a key.
+func (t *Table[K, V]) Delete(k K) {
+	if _, ok := t.Get(k); !ok {
+		return
+	}
+	t.n--
+	if t.base == nil {
+		delete(t.m, k)
+		return
+	}
+	t.m[k] = entry[V]{dead: true}
+}
+
+// Len is the number of keys.
+func (t *Table[K, V]) Len() int { return t.n }
+
+// All yields every key and value, in no order.
+func (t *Table[K, V]) All(yield func(K, V) bool) {
+	for l := t; l != nil; l = l.base {
+		for k, e := range l.m {
+			if !e.dead && t.owner(k) == l && !yield(k, e.v) {
+				return
+			}
+		}
+	}
+}
+
+// owner is the topmost layer that says something about a key.
+func (t *Table[K, V]) owner(k K) *Table[K, V] {
+	for ; t != nil; t = t.base {
+		if _, ok := t.m[k]; ok {
+			return t
+		}
+	}
+	return nil
+}
+
+// Array is a growing list of values with a cheap Fork. Values should hold no
+// pointers.
+type Array[V any] struct {
+	base  *Array[V] // frozen
+	root  []V       // where there is no base
+	m     map[int]*V
+	n     int
+	depth int
+}
+
+// NewArray returns an array of n zero values.
+func NewArray[V any](n int) *Array[V] { return &Array[V]{root: make([]V, n), n: n} }
+
+// Fork implements Cell.
+func (a *Array[V]) Fork() Cell {
+	if a.depth >= maxDepth {
+		a = a.merged()
+	}
+	return &Array[V]{base: a, m: map[int]*V{}, n: a.n, depth: a.depth + 1}
+}
+
+func (a *Array[V]) merged() *Array[V] {
+	m := &Array[V]{m: map[int]*V{}, n: a.n, depth: 1}
+	for ; a.base != nil; a = a.base {
+		for i, v := range a.m {
+			if _, ok := m.m[i]; !ok {
+				m.m[i] = v
+			}
+		}
+	}
+	m.base = a
+	return m
+}
+
+// Len is the number of values.
+func (a *Array[V]) Len() int { return a.n }
+
+// Get returns the value at i, zero when there is none.
+func (a *Array[V]) Get(i int) V {
+	var zero V
+	if i < 0 || i >= a.n {
+		return zero
+	}
+	if v := a.find(i); v != nil {
+		return *v
+	}
+	return zero
+}
+
+// find returns the value at i for reading, nil where no layer holds it yet.
+func (a *Array[V]) find(i int) *V {
+	for ; a.base != nil; a = a.base {
+		if v, ok := a.m[i]; ok {
+			return v
+		}
+	}
+	if i < len(a.root) {
+		return &a.root[i]
+	}
+	return nil
+}
+
+// Ref returns the value at i for writing. The pointer is good until the next
+// Append or Fork. It panics when i is out of range.
+func (a *Array[V]) Ref(i int) *V {
+	if a.base == nil {
+		return &a.root[i]
+	}
+	if v, ok := a.m[i]; ok {
+		return v
+	}
+	if i < 0 || i >= a.n {
+		panic("world: array index out of range")
+	}
+	v := new(V)
+	if old := a.base.find(i); old != nil {
+		*v = *old
+	}
+	a.m[i] = v
+	return v
+}
+
+// Append adds a value and returns its index.
+func (a *Array[V]) Append(v V) int {
+	i := a.n
+	a.n++
+	if a.base == nil {
+		a.root = append(a.root, v)
+		return i
+	}
+	a.m[i] = &v
+	return i
+}
+
+// Var is a single value that is copied when forked.
+type Var[V any] struct{ V V }
+
+// Fork implements Cell.
+func (v *Var[V]) Fork() Cell { return &Var[V]{v.V} }
