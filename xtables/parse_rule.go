@@ -1,0 +1,621 @@
+package xtables
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+)
+
+// command says where a line's rules go.
+type command struct {
+	chain  string
+	insert int // 1-based place of -I, zero for -A
+}
+
+// optionError is an error of one option; the parser adds file and line.
+type optionError struct{ option, msg string }
+
+func (e *optionError) Error() string { return e.option + ": " + e.msg }
+
+func optErr(option, format string, v ...any) error {
+	return &optionError{option, fmt.Sprintf(format, v...)}
+}
+
+// ruleParser reads the words of one rule. It is reused from line to line, so that a
+// line costs no more than what its rule keeps.
+type ruleParser struct {
+	p     *parser
+	words []word
+	pos   int
+	rule  Rule
+	cmd   command
+	srcs  []Prefix
+	dsts  []Prefix
+	// uses are the extensions of the line in order of loading, the target among
+	// them; specs are their declarations, bound to this rule's values.
+	uses  []use
+	specs []Spec
+	not   bool
+	argv  Args
+	ctx   Context
+}
+
+type use struct {
+	label string // "-m mark" or "-j MARK"
+	match *MatchExt
+	m     Match
+	t     Target
+}
+
+func (rp *ruleParser) parse(p *parser, line string) ([]Rule, command, error) {
+	rp.p, rp.pos, rp.not = p, 0, false
+	rp.rule = Rule{Line: p.line}
+	rp.cmd = command{}
+	rp.srcs, rp.dsts, rp.uses = rp.srcs[:0], rp.dsts[:0], rp.uses[:0]
+	var err error
+	if rp.words, err = splitWords(line, rp.words[:0]); err != nil {
+		return nil, rp.cmd, err
+	}
+	for rp.pos < len(rp.words) {
+		if err := rp.option(); err != nil {
+			return nil, rp.cmd, err
+		}
+	}
+	return rp.finish()
+}
+
+// next takes the next word, whatever it looks like.
+func (rp *ruleParser) next() (string, bool) {
+	if rp.pos >= len(rp.words) {
+		return "", false
+	}
+	rp.pos++
+	return rp.words[rp.pos-1].s, true
+}
+
+// nextArg takes the next word unless it is an option or "!".
+func (rp *ruleParser) nextArg() (string, bool) {
+	if rp.pos >= len(rp.words) {
+		return "", false
+	}
+	if w := rp.words[rp.pos]; !w.quoted && (strings.HasPrefix(w.s, "-") || w.s == "!") {
+		return "", false
+	}
+	return rp.next()
+}
+
+// option reads one option with its arguments.
+func (rp *ruleParser) option() error {
+	w, _ := rp.next()
+	switch {
+	case w == "!":
+		if rp.not {
+			return fmt.Errorf("two ! in a row")
+		}
+		rp.not = true
+		if rp.pos >= len(rp.words) {
+			return fmt.Errorf("nothing follows !")
+		}
+		return nil
+	case strings.HasPrefix(w, "--") && len(w) > 2:
+		return rp.long(w)
+	case len(w) >= 2 && w[0] == '-' && w[1] != '-':
+		return rp.short(w)
+	}
+	if rp.cmd.chain == "" {
+		return fmt.Errorf("unknown line %q: expected -A CHAIN", cut(w))
+	}
+	return fmt.Errorf("unexpected word %q", cut(w))
+}
+
+// short reads -x, -xARG.
+func (rp *ruleParser) short(w string) error {
+	c := w[1]
+	for i := range basics {
+		if basics[i].short == c {
+			return rp.basic(&basics[i], w[:2], w[2:], len(w) > 2)
+		}
+	}
+	return optErr(w[:2], "unknown option")
+}
+
+// long reads --name, --name=ARG, and unambiguous beginnings of a name.
+func (rp *ruleParser) long(w string) error {
+	name, arg, hasArg := strings.Cut(w[2:], "=")
+	if b, u, o, n := rp.lookup(name); n > 0 {
+		if n > 1 {
+			return optErr("--"+name, "the option is ambiguous")
+		}
+		if b != nil {
+			return rp.basic(b, "--"+b.long, arg, hasArg)
+		}
+		return rp.extOption(u, o, arg, hasArg)
+	}
+	// The protocol's own match is loaded when it might know the option.
+	// iptables: iptables/xshared.c, load_proto.
+	if rp.loadProto() {
+		return rp.long(w)
+	}
+	return optErr("--"+cut(name), "unknown option")
+}
+
+// lookup finds an option by name: an exact name first, in the order in which the
+// options were loaded, latest extension first; else a beginning that only one has.
+func (rp *ruleParser) lookup(name string) (b *basic, u, o, n int) {
+	for i := range basics {
+		if basics[i].long == name {
+			return &basics[i], 0, 0, 1
+		}
+	}
+	for i := len(rp.uses) - 1; i >= 0; i-- {
+		if j := rp.specs[i].find(name); j >= 0 {
+			return nil, i, j, 1
+		}
+	}
+	for i := range basics {
+		if strings.HasPrefix(basics[i].long, name) {
+			b = &basics[i]
+			n++
+		}
+	}
+	for i := range rp.uses {
+		for j := range rp.specs[i].opts {
+			if strings.HasPrefix(rp.specs[i].opts[j].Name, name) {
+				b, u, o = nil, i, j
+				n++
+			}
+		}
+	}
+	return b, u, o, n
+}
+
+func (rp *ruleParser) loadProto() bool {
+	if rp.rule.IP.Proto == 0 {
+		return false
+	}
+	ext := rp.p.cat.byProto[rp.rule.IP.Proto]
+	if ext == nil {
+		return false
+	}
+	for _, u := range rp.uses {
+		if u.match == ext {
+			return false
+		}
+	}
+	rp.loadMatch(ext)
+	return true
+}
+
+func (rp *ruleParser) loadMatch(ext *MatchExt) {
+	m := ext.New()
+	rp.bind(use{label: "-m " + ext.Name, match: ext, m: m}, m.Options)
+}
+
+func (rp *ruleParser) bind(u use, declare func(*Spec)) {
+	n := len(rp.uses)
+	rp.uses = append(rp.uses, u)
+	if n == len(rp.specs) {
+		rp.specs = append(rp.specs, Spec{})
+	}
+	rp.specs[n].reset()
+	declare(&rp.specs[n])
+}
+
+// extOption reads the option o of the extension u.
+func (rp *ruleParser) extOption(u, o int, arg string, hasArg bool) error {
+	opt := &rp.specs[u].opts[o]
+	where := func(err error) error {
+		return &optionError{rp.uses[u].label + ": --" + opt.Name, err.Error()}
+	}
+	if opt.given && opt.bits&multi == 0 {
+		return where(fmt.Errorf("the option is given twice"))
+	}
+	opt.given = true
+	if rp.not {
+		if opt.not == nil {
+			return where(fmt.Errorf("the option can't be negated with !"))
+		}
+		*opt.not = true
+	}
+	not := rp.not
+	rp.not = false
+	if opt.flag != nil {
+		*opt.flag = true
+	}
+	if opt.bits&noArg != 0 && hasArg {
+		return where(fmt.Errorf("the option takes no argument"))
+	}
+	if opt.value == nil {
+		return nil
+	}
+	if opt.bits&noArg == 0 && !hasArg {
+		var ok bool
+		if arg, ok = rp.next(); !ok {
+			return where(fmt.Errorf("the option needs an argument"))
+		}
+	}
+	rp.argv = Args{Word: arg, Family: rp.p.cat.family, Version: rp.p.rs.Version, Not: not,
+		Proto: rp.rule.IP.Proto, warn: rp.p.warn, next: rp.nextArg}
+	if err := opt.value.Parse(&rp.argv); err != nil {
+		return where(err)
+	}
+	return nil
+}
+
+// basic is an option of iptables itself.
+type basic struct {
+	short byte
+	long  string
+	parse func(rp *ruleParser, arg string) error
+	arg   bool // takes an argument
+	not   bool // may be negated
+}
+
+// basics are the options that stand in a rule of a save file.
+var basics = []basic{
+	{'A', "append", (*ruleParser).optAppend, true, false},
+	{'I', "insert", (*ruleParser).optInsert, true, false},
+	{'s', "source", (*ruleParser).optSource, true, true},
+	{0, "src", (*ruleParser).optSource, true, true},
+	{'d', "destination", (*ruleParser).optDestination, true, true},
+	{0, "dst", (*ruleParser).optDestination, true, true},
+	{'p', "protocol", (*ruleParser).optProto, true, true},
+	{0, "proto", (*ruleParser).optProto, true, true},
+	{'i', "in-interface", (*ruleParser).optIn, true, true},
+	{'o', "out-interface", (*ruleParser).optOut, true, true},
+	{'j', "jump", (*ruleParser).optJump, true, false},
+	{'g', "goto", (*ruleParser).optGoto, true, false},
+	{'m', "match", (*ruleParser).optMatch, true, false},
+	{'f', "fragments", (*ruleParser).optFragment, false, true},
+	{'c', "set-counters", (*ruleParser).optCounters, true, false},
+	{'4', "ipv4", (*ruleParser).optIPv4, false, false},
+	{'6', "ipv6", (*ruleParser).optIPv6, false, false},
+}
+
+func (rp *ruleParser) basic(b *basic, label, arg string, hasArg bool) error {
+	if rp.not && !b.not {
+		return optErr(label, "the option can't be negated with !")
+	}
+	if b.arg && !hasArg {
+		var ok bool
+		if arg, ok = rp.next(); !ok {
+			return optErr(label, "the option needs an argument")
+		}
+	}
+	if b.arg && arg == "!" {
+		return optErr(label, "! stands before the option since iptables 1.4.3: \"! %s\"", label)
+	}
+	if !b.arg && hasArg {
+		return optErr(label, "the option takes no argument")
+	}
+	err := b.parse(rp, arg)
+	rp.not = false
+	if err != nil {
+		return optErr(label, "%v", err)
+	}
+	return nil
+}
+
+func (rp *ruleParser) invert(bit Not) {
+	if rp.not {
+		rp.rule.IP.Not |= bit
+	}
+}
+
+func (rp *ruleParser) optAppend(arg string) error {
+	if rp.cmd.chain != "" {
+		return fmt.Errorf("a line has one command")
+	}
+	if msg := badChainName(arg); msg != "" {
+		return fmt.Errorf("chain %q: %s", cut(arg), msg)
+	}
+	rp.cmd = command{chain: arg}
+	return nil
+}
+
+func (rp *ruleParser) optInsert(arg string) error {
+	if err := rp.optAppend(arg); err != nil {
+		return err
+	}
+	rp.cmd.insert = 1
+	if rp.pos < len(rp.words) {
+		if n, err := strconv.Atoi(rp.words[rp.pos].s); err == nil && n > 0 {
+			rp.cmd.insert = n
+			rp.pos++
+		}
+	}
+	return nil
+}
+
+func (rp *ruleParser) optSource(arg string) (err error) {
+	if len(rp.srcs) > 0 {
+		return fmt.Errorf("the option is given twice")
+	}
+	rp.invert(NotSrc)
+	rp.srcs, err = rp.prefixes(rp.srcs, arg)
+	return err
+}
+
+func (rp *ruleParser) optDestination(arg string) (err error) {
+	if len(rp.dsts) > 0 {
+		return fmt.Errorf("the option is given twice")
+	}
+	rp.invert(NotDst)
+	rp.dsts, err = rp.prefixes(rp.dsts, arg)
+	return err
+}
+
+// prefixes reads a list of addresses; each makes a rule of its own.
+func (rp *ruleParser) prefixes(out []Prefix, arg string) ([]Prefix, error) {
+	for {
+		one, rest, more := strings.Cut(arg, ",")
+		p, err := ParsePrefix(one, rp.p.cat.family)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, p)
+		if !more {
+			break
+		}
+		arg = rest
+	}
+	if len(out) > 1 && rp.not {
+		return out, fmt.Errorf("! is not allowed with several addresses")
+	}
+	return out, nil
+}
+
+func (rp *ruleParser) optProto(arg string) error {
+	if rp.rule.IP.ProtoSet {
+		return fmt.Errorf("the option is given twice")
+	}
+	n, err := ParseProto(strings.ToLower(arg))
+	if err != nil {
+		return err
+	}
+	if n == 0 && rp.not {
+		return fmt.Errorf("the rule would never match: ! all")
+	}
+	rp.invert(NotProto)
+	rp.rule.IP.Proto, rp.rule.IP.ProtoSet = n, true
+	return nil
+}
+
+func (rp *ruleParser) optIn(arg string) (err error) {
+	if rp.rule.IP.In != "" {
+		return fmt.Errorf("the option is given twice")
+	}
+	rp.invert(NotIn)
+	rp.rule.IP.In, err = ifaceName(arg, rp.not)
+	return err
+}
+
+func (rp *ruleParser) optOut(arg string) (err error) {
+	if rp.rule.IP.Out != "" {
+		return fmt.Errorf("the option is given twice")
+	}
+	rp.invert(NotOut)
+	rp.rule.IP.Out, err = ifaceName(arg, rp.not)
+	return err
+}
+
+// ifaceName checks an interface name or pattern.
+//
+// iptables: libxtables/xtables.c, xtables_parse_interface.
+func ifaceName(s string, not bool) (string, error) {
+	const ifnamsiz = 16
+	switch {
+	case s == "":
+		return "", fmt.Errorf("the interface name is empty")
+	case len(s) >= ifnamsiz:
+		return "", fmt.Errorf("interface name %q has more than %d bytes", s, ifnamsiz-1)
+	case s == "+" && not:
+		return "", fmt.Errorf("the rule would never match: ! +")
+	}
+	return s, nil
+}
+
+func (rp *ruleParser) optFragment(string) error {
+	if rp.p.cat.family != trace.IPv4 {
+		return fmt.Errorf("IPv6 has no -f: use -m frag")
+	}
+	rp.invert(NotFrag)
+	rp.rule.IP.Frag = true
+	return nil
+}
+
+func (rp *ruleParser) optCounters(arg string) (err error) {
+	a, b, both := strings.Cut(arg, ",")
+	if !both {
+		var ok bool
+		if b, ok = rp.nextArg(); !ok {
+			return fmt.Errorf("packet and byte counter are needed")
+		}
+	}
+	if rp.rule.Counters.Packets, err = parseCounter(a); err != nil {
+		return err
+	}
+	rp.rule.HasCounters = true
+	rp.rule.Counters.Bytes, err = parseCounter(b)
+	return err
+}
+
+func (rp *ruleParser) optIPv4(string) error { return rp.onlyFamily(trace.IPv4) }
+func (rp *ruleParser) optIPv6(string) error { return rp.onlyFamily(trace.IPv6) }
+
+// errOtherFamily marks a line that is for the other family: it is passed over, as
+// iptables-restore does.
+var errOtherFamily = fmt.Errorf("the line is for the other family")
+
+func (rp *ruleParser) onlyFamily(f trace.Family) error {
+	if rp.p.cat.family != f {
+		return errOtherFamily
+	}
+	return nil
+}
+
+func (rp *ruleParser) optMatch(arg string) error {
+	ext := rp.p.cat.matches[arg]
+	if ext == nil {
+		return fmt.Errorf("unknown match %q", cut(arg))
+	}
+	rp.loadMatch(ext)
+	return nil
+}
+
+func (rp *ruleParser) optGoto(arg string) error {
+	rp.rule.Goto = true
+	return rp.setJump(arg)
+}
+
+func (rp *ruleParser) setJump(arg string) error {
+	if rp.rule.Jump != "" || rp.rule.Ext != nil {
+		return fmt.Errorf("a rule has one target")
+	}
+	if arg == "" || len(arg) > maxChainName {
+		return fmt.Errorf("%q can't be the name of a target or chain", cut(arg))
+	}
+	rp.rule.Jump = arg
+	return nil
+}
+
+func (rp *ruleParser) optJump(arg string) error {
+	ext := rp.p.cat.targets[arg]
+	// A chain may have the name of an extension: the chain wins.
+	if ext == nil || rp.p.table.byName[arg] != nil {
+		return rp.setJump(arg)
+	}
+	if rp.rule.Jump != "" || rp.rule.Ext != nil {
+		return fmt.Errorf("a rule has one target")
+	}
+	t := ext.New()
+	rp.rule.Ext, rp.rule.Target = ext, t
+	rp.bind(use{label: "-j " + ext.Name, t: t}, t.Options)
+	return nil
+}
+
+// finish checks the whole line and makes its rules: one for each pair of source
+// and destination.
+func (rp *ruleParser) finish() ([]Rule, command, error) {
+	if rp.not {
+		return nil, rp.cmd, fmt.Errorf("nothing follows !")
+	}
+	if rp.cmd.chain == "" {
+		return nil, rp.cmd, fmt.Errorf("the line has no -A CHAIN")
+	}
+	if err := rp.checkDevices(); err != nil {
+		return nil, rp.cmd, err
+	}
+	if err := rp.finishUses(); err != nil {
+		return nil, rp.cmd, err
+	}
+	return rp.expand(), rp.cmd, nil
+}
+
+func (rp *ruleParser) checkDevices() error {
+	switch h, ok := builtinHook(rp.p.table.Name, rp.cmd.chain); {
+	case !ok:
+	case rp.rule.IP.Out != "" && (h == trace.Prerouting || h == trace.Input):
+		return optErr("-o", "there is no out interface in %s yet", rp.cmd.chain)
+	case rp.rule.IP.In != "" && (h == trace.Output || h == trace.Postrouting):
+		return optErr("-i", "there is no in interface in %s", rp.cmd.chain)
+	}
+	return nil
+}
+
+func (rp *ruleParser) finishUses() error {
+	rp.ctx = Context{Family: rp.p.cat.family, Version: rp.p.rs.Version, Table: rp.p.table.Name,
+		Rule: &rp.rule}
+	n := 0
+	for _, u := range rp.uses {
+		if u.m != nil {
+			n++
+		}
+	}
+	if n > 0 {
+		rp.rule.Matches = make([]MatchUse, 0, n)
+	}
+	for _, u := range rp.uses {
+		if u.m != nil {
+			rp.rule.Matches = append(rp.rule.Matches, MatchUse{u.match, u.m})
+		}
+	}
+	for i, u := range rp.uses {
+		rp.ctx.Spec = &rp.specs[i]
+		if err := rp.specs[i].finish(&rp.ctx); err != nil {
+			return &optionError{u.label, err.Error()}
+		}
+		if err := rp.checkLimits(u); err != nil {
+			return &optionError{u.label, err.Error()}
+		}
+	}
+	return nil
+}
+
+// checkLimits refuses what the kernel would refuse at load.
+//
+// Kernel: net/netfilter/x_tables.c, xt_check_match and xt_check_target.
+func (rp *ruleParser) checkLimits(u use) error {
+	l := Limits{}
+	if u.match != nil {
+		l = u.match.Limits
+	} else {
+		l = rp.rule.Ext.Limits
+	}
+	if len(l.Tables) > 0 && !contains(l.Tables, rp.p.table.Name) {
+		return fmt.Errorf("is only for table %s, not %s", strings.Join(l.Tables, ", "),
+			rp.p.table.Name)
+	}
+	if len(l.Protos) == 0 {
+		return nil
+	}
+	for _, n := range l.Protos {
+		if rp.ctx.Proto() == n {
+			return nil
+		}
+	}
+	return fmt.Errorf("needs -p %s", protoList(l.Protos))
+}
+
+func protoList(ns []uint8) string {
+	s := ProtoName(ns[0])
+	for _, n := range ns[1:] {
+		s += " or " + ProtoName(n)
+	}
+	return s
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+var anyPrefix = map[trace.Family]Prefix{
+	trace.IPv4: {packet.V4(0), packet.V4(0)},
+	trace.IPv6: {},
+}
+
+func (rp *ruleParser) expand() []Rule {
+	if len(rp.srcs) == 0 {
+		rp.srcs = append(rp.srcs, anyPrefix[rp.p.cat.family])
+	}
+	if len(rp.dsts) == 0 {
+		rp.dsts = append(rp.dsts, anyPrefix[rp.p.cat.family])
+	}
+	rules := make([]Rule, 0, len(rp.srcs)*len(rp.dsts))
+	for _, s := range rp.srcs {
+		for _, d := range rp.dsts {
+			r := rp.rule
+			r.IP.Src, r.IP.Dst = s, d
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
