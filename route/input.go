@@ -1,0 +1,313 @@
+package route
+
+import (
+	"encoding/binary"
+
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/link"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
+)
+
+// Arrival is what routing looks at in a packet that came in.
+type Arrival struct {
+	Src, Dst     packet.Addr
+	TOS, Proto   uint8
+	SPort, DPort uint16
+	Mark         uint32
+	In           packet.Dev
+	// IPProto is the protocol in the header, Proto what the flow dissector saw.
+	IPProto uint8
+	// ARP is a lookup for an ARP packet.
+	ARP bool
+	// inner are the ends that the multipath hash of an ICMP error goes by.
+	inner      bool
+	inSrc, inD packet.Addr
+}
+
+// ArrivalOf reads a packet.
+func ArrivalOf(p *packet.Packet) Arrival {
+	a := Arrival{Src: p.Src(), Dst: p.Dst(), TOS: p.TOS(), Proto: p.Protocol(),
+		IPProto: p.Protocol(), Mark: p.Mark, In: p.In}
+	if !p.IsFragment() {
+		a.SPort, a.DPort = dissectPorts(a.Proto, p.L4())
+	}
+	a.inner = a.quoted(p)
+	return a
+}
+
+// dissectPorts reads the words that the flow dissector takes for ports.
+//
+// Kernel: net/core/flow_dissector.c, skb_flow_get_ports; include/net/ip.h, proto_ports_offset.
+func dissectPorts(proto uint8, l4 []byte) (src, dst uint16) {
+	off := 0
+	switch proto {
+	case packet.TCP, packet.UDP, packet.DCCP, packet.ESP, packet.SCTP, packet.UDPLite:
+	case packet.AH:
+		off = 4
+	default:
+		return 0, 0
+	}
+	if len(l4) < off+4 {
+		return 0, 0
+	}
+	return binary.BigEndian.Uint16(l4[off:]), binary.BigEndian.Uint16(l4[off+2:])
+}
+
+// quoted reads the ends of the packet that an ICMP error quotes, so that errors
+// follow their flow.
+//
+// Kernel: net/ipv4/route.c, ip_multipath_l3_keys.
+func (a *Arrival) quoted(p *packet.Packet) bool {
+	l4 := p.L4()
+	if a.IPProto != packet.ICMP || p.FragOff() != 0 || len(l4) < 8+20 {
+		return false
+	}
+	switch l4[0] {
+	case 3, 4, 5, 11, 12:
+		a.inSrc, a.inD = packet.AddrFrom4(l4[20:]), packet.AddrFrom4(l4[24:])
+		return true
+	}
+	return false
+}
+
+// key is what the multipath hash of an arriving packet is made of.
+func (f *FIB) arrivalKey(a *Arrival) pathKey {
+	if (f.hashPolicy == 0 || f.hashPolicy == 2) && a.inner {
+		return pathKey{src: a.inSrc, dst: a.inD}
+	}
+	return f.policy(pathKey{a.Src, a.Dst, a.SPort, a.DPort, a.Proto})
+}
+
+// Input decides about a packet that came in.
+//
+// Kernel: net/ipv4/route.c, ip_route_input_noref.
+func (f *FIB) Input(w *world.World, tr *trace.Trace, p *packet.Packet) Decision {
+	a := ArrivalOf(p)
+	rec := newRecord(tr)
+	d := f.arrive(w, rec, &a)
+	rec.event(p, &d, true)
+	return d
+}
+
+// Arrive is Input without a packet at hand.
+func (f *FIB) Arrive(w *world.World, tr *trace.Trace, a *Arrival) Decision {
+	return f.arrive(w, newRecord(tr), a)
+}
+
+func (f *FIB) arrive(w *world.World, rec record, a *Arrival) Decision {
+	in := f.links.ByIndex(a.In)
+	if in == nil || !in.HasIP() {
+		d := newDecision(trace.Unspec)
+		return d.drop(EINVAL, ReasonNone, WhyNoIP)
+	}
+	rec.note(field.Dst, field.PrefixMask(128, 100)) // multicast or not
+	if isMulticast(a.Dst) {
+		return f.arriveMulticast(rec, a, in)
+	}
+	return f.arriveSlow(w, rec, a, in)
+}
+
+func (r record) note(id field.ID, bits field.Value) {
+	if r.tr != nil {
+		r.tr.Notes().Note(id, bits)
+	}
+}
+
+// drop ends a decision.
+func (d Decision) drop(err Errno, reason trace.Reason, why trace.Why) Decision {
+	d.Err, d.Reason, d.Why = err, reason, why
+	return d
+}
+
+// arriveMulticast takes a multicast packet where its group was joined.
+//
+// Kernel: net/ipv4/route.c, ip_route_input_rcu, ip_route_input_mc.
+func (f *FIB) arriveMulticast(rec record, a *Arrival, in *link.Link) Decision {
+	d := newDecision(trace.MulticastRoute)
+	rec.note(field.Dst, field.Ones(128))
+	our := f.links.Joined(in.Index, a.Dst)
+	routed := !isLocalMulticast(a.Dst) && in.Conf.MCForwarding
+	if !our && !routed {
+		return d.drop(EINVAL, reasonNotMulticasted, WhyNotJoined)
+	}
+	if reason, why := f.multicastSource(rec, a, in, &d); why != "" {
+		return d.drop(EINVAL, reason, why)
+	}
+	d.Local, d.Out = our, link.Loopback
+	return d
+}
+
+// multicastSource checks the source of a multicast packet.
+//
+// Kernel: net/ipv4/route.c, ip_mc_validate_source.
+func (f *FIB) multicastSource(rec record, a *Arrival, in *link.Link,
+	d *Decision) (trace.Reason, trace.Why) {
+	rec.note(field.Src, field.Ones(128))
+	switch {
+	case isMulticast(a.Src), isAllOnes(a.Src):
+		return ReasonInvalidSource, WhyMartianSource
+	case a.ARP:
+		return ReasonInvalidProto, WhyMartianDestination
+	case isLoopback(a.Src) && !in.Conf.RouteLocalnet:
+		return ReasonLocalnet, WhyMartianSource
+	case a.Src.IsAny():
+		if !isLocalMulticast(a.Dst) && a.IPProto != packet.IGMP {
+			return ReasonInvalidSource, WhyMartianSource
+		}
+		return "", ""
+	}
+	v := f.validate(rec, a, sourceQuestion{dst: packet.V4(0), in: in})
+	d.Realm = v.itag
+	return v.into(d)
+}
+
+// arriveSlow follows ip_route_input_slow from top to bottom.
+//
+// Kernel: net/ipv4/route.c, ip_route_input_slow.
+func (f *FIB) arriveSlow(w *world.World, rec record, a *Arrival, in *link.Link) Decision {
+	d := newDecision(trace.Unspec)
+	rec.note(field.Src, field.PrefixMask(128, 104)) // multicast, loopback or zero
+	if isMulticast(a.Src) || isAllOnes(a.Src) {
+		return d.drop(EINVAL, ReasonInvalidSource, WhyMartianSource)
+	}
+	if isAllOnes(a.Dst) || a.Src.IsAny() && a.Dst.IsAny() {
+		return f.broadcastIn(rec, a, in, d)
+	}
+	if reason, why := martian(a, in); why != "" {
+		return d.drop(EINVAL, reason, why)
+	}
+	fl := f.arrivalFlow(a)
+	if rec.tr != nil {
+		fl.deps = &field.Deps{}
+	}
+	r, err := f.lookup(&fl, rec.tries)
+	fl.fold(rec.tr.Notes(), asInput)
+	d.found(&r)
+	if err == 0 && f.openMiss(&r) {
+		return f.openArrival(w, a, in, d)
+	}
+	if err != 0 {
+		return f.noRoute(d, &r, err, in)
+	}
+	return f.arriveFound(w, rec, a, in, d, r)
+}
+
+// martian are the addresses that no lookup could find out.
+func martian(a *Arrival, in *link.Link) (trace.Reason, trace.Why) {
+	switch {
+	case a.Src.IsAny():
+		return ReasonInvalidSource, WhyMartianSource
+	case a.Dst.IsAny():
+		return ReasonInvalidDest, WhyMartianDestination
+	case isLoopback(a.Dst) && !in.Conf.RouteLocalnet:
+		return ReasonLocalnet, WhyMartianDestination
+	case !isLoopback(a.Dst) && isLoopback(a.Src) && !in.Conf.RouteLocalnet:
+		return ReasonLocalnet, WhyMartianSource
+	}
+	return "", ""
+}
+
+func (f *FIB) arrivalFlow(a *Arrival) Flow {
+	fl := Flow{Src: a.Src, Dst: a.Dst, TOS: a.TOS, Mark: a.Mark, In: a.In}
+	if f.dissect {
+		fl.Proto, fl.SPort, fl.DPort = a.Proto, a.SPort, a.DPort
+	}
+	return fl
+}
+
+// noRoute tells the sender, where this host is a router.
+//
+// Kernel: net/ipv4/route.c, ip_error.
+func (f *FIB) noRoute(d Decision, r *result, err Errno, in *link.Link) Decision {
+	d.Kind = trace.Unreachable
+	if !in.Conf.Forwarding {
+		return d.drop(EHOSTUNREACH, ReasonAddrErrors, WhyForwardingOff)
+	}
+	d = d.drop(err, ReasonNone, f.whyError(r, err))
+	d.ICMPType = 3 // destination unreachable
+	switch err {
+	case EHOSTUNREACH:
+		d.ICMP, d.ICMPCode = true, 1
+	case ENETUNREACH:
+		d.ICMP, d.ICMPCode, d.Reason = true, 0, ReasonNoRoutes
+	case EACCES:
+		d.ICMP, d.ICMPCode = true, 13
+	}
+	return d
+}
+
+// arriveFound goes on with the route that was found.
+func (f *FIB) arriveFound(w *world.World, rec record, a *Arrival, in *link.Link, d Decision,
+	r result) Decision {
+	d.Kind = r.a.kind
+	switch {
+	case r.a.kind == trace.BroadcastRoute && in.Conf.BCForwarding:
+		return f.forward(w, rec, a, in, d, r)
+	case r.a.kind == trace.BroadcastRoute:
+		return f.broadcastIn(rec, a, in, d)
+	case r.a.kind == trace.Local:
+		return f.localIn(rec, a, in, d, &r)
+	case !in.Conf.Forwarding:
+		return f.noRoute(d, &r, EHOSTUNREACH, in)
+	case r.a.kind != trace.Unicast:
+		return d.drop(EINVAL, ReasonInvalidDest, WhyMartianDestination)
+	}
+	return f.forward(w, rec, a, in, d, r)
+}
+
+// broadcastIn delivers a broadcast.
+func (f *FIB) broadcastIn(rec record, a *Arrival, in *link.Link, d Decision) Decision {
+	d.Kind = trace.BroadcastRoute
+	if a.ARP {
+		return d.drop(EINVAL, ReasonInvalidProto, WhyMartianDestination)
+	}
+	if !a.Src.IsAny() {
+		v := f.validate(rec, a, sourceQuestion{dst: packet.V4(0), in: in})
+		if reason, why := v.into(&d); why != "" {
+			return d.drop(v.err, reason, why)
+		}
+		d.Realm = v.itag
+	}
+	d.Local, d.Out = true, link.Loopback
+	return d
+}
+
+// localIn delivers to an address of this host.
+func (f *FIB) localIn(rec record, a *Arrival, in *link.Link, d Decision, r *result) Decision {
+	v := f.validate(rec, a, sourceQuestion{dst: a.Dst, in: in})
+	if reason, why := v.into(&d); why != "" {
+		return d.drop(v.err, reason, why)
+	}
+	d.Realm = v.itag
+	d.Local, d.Out = true, link.Loopback
+	if m := f.links.L3Master(r.hop.dev); m != 0 {
+		d.Out = m
+	}
+	return d
+}
+
+// forward sends a packet on.
+//
+// Kernel: net/ipv4/route.c, ip_mkroute_input, __mkroute_input.
+func (f *FIB) forward(w *world.World, rec record, a *Arrival, in *link.Link, d Decision,
+	r result) Decision {
+	if len(r.a.hops) > 1 {
+		f.selectPath(w, &r, f.arrivalKey(a), packet.Addr{})
+	}
+	v := f.validate(rec, a, sourceQuestion{dst: a.Dst, in: in, out: r.hop.dev})
+	if reason, why := v.into(&d); why != "" {
+		return d.drop(v.err, reason, why)
+	}
+	f.via(&d, &r, v.itag)
+	same := d.Out == in.Index
+	if a.ARP && same && !in.Conf.ProxyARPPVLAN {
+		return d.drop(EINVAL, ReasonNone, WhyMartianDestination)
+	}
+	if same && v.onLink && in.Conf.SendRedirects && !a.ARP {
+		gw := r.hop.via
+		d.DoRedirect = in.Conf.SharedMedia || f.links.OnLink(d.Out, a.Src, gw)
+	}
+	return d
+}
