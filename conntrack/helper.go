@@ -1,0 +1,80 @@
+package conntrack
+
+import (
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
+)
+
+// Helper is a reader of payloads that foresees connections.
+type Helper uint16
+
+// The helpers; the zero one is none.
+const (
+	NoHelper Helper = iota
+	FTP
+	TFTP
+	Amanda
+	H245
+	IRC
+	NetBIOS
+	PPTP
+	Q931
+	RAS
+	SANE
+	SIP
+	SNMP
+	helperMax
+)
+
+// helperNames are the kernel's names.
+var helperNames = [helperMax]string{"", "ftp", "tftp", "amanda", "H.245", "irc", "netbios-ns",
+	"pptp", "Q.931", "RAS", "sane", "sip", "snmp"}
+
+// String returns the kernel's name, empty for none.
+func (h Helper) String() string {
+	if h >= helperMax {
+		return ""
+	}
+	return helperNames[h]
+}
+
+// ParseHelper returns the helper of a name.
+func ParseHelper(name string) (Helper, bool) {
+	for i, n := range helperNames {
+		if i > 0 && n == name {
+			return Helper(i), true
+		}
+	}
+	return NoHelper, false
+}
+
+// Supported tells whether the helper's payloads are read here.
+func (h Helper) Supported() bool { return h == NoHelper || h == FTP || h == TFTP }
+
+// HelperNAT is what helpers need of NAT.
+type HelperNAT interface {
+	// Follow sets up an expected connection's translation like its master's.
+	Follow(w *world.World, id packet.FlowID, e *Expect)
+	// Mangle rewrites an address in the payload of p, for an expectation that is
+	// about to be added; false drops the packet.
+	Mangle(w *world.World, p *packet.Packet, at Match, e *Expect) bool
+}
+
+// Match is where a helper found an address in a payload.
+type Match struct {
+	Off, Len int   // in the payload
+	Kind     uint8 // what was found: one of the helper's commands
+	Dir      Dir
+}
+
+// help lets the connection's helper read the packet.
+func (t *Tracker) help(w *world.World, p *packet.Packet, f *Flow) trace.Verdict {
+	switch f.Helper {
+	case TFTP:
+		return t.tftp(w, p, f)
+	case FTP:
+		return t.ftp(w, p, f)
+	}
+	return trace.Accept
+}
