@@ -1,0 +1,346 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxHops bounds how often a question's frames cross cables.
+const maxHops = 1000
+
+// Run is a scenario laid out in this kernel. Its methods are for one goroutine.
+type Run struct {
+	ctx      context.Context
+	scenario Scenario
+	thread   *thread
+	home     int // the namespace the thread was born in
+	backlog  *backlog
+	hosts    []*host
+	buf      []byte
+	seq      string
+	asked    bool
+	stateful bool
+
+	// NoFlows leaves Answer.Flows nil: a dump walks the whole machine's table.
+	NoFlows bool
+}
+
+// Open lays a scenario out. It needs root. Close removes everything.
+func Open(ctx context.Context, sc Scenario) (*Run, error) {
+	t, err := startThread()
+	if err != nil {
+		return nil, err
+	}
+	r := &Run{ctx: ctx, scenario: sc, thread: t, home: -1, buf: make([]byte, 1<<17)}
+	if err := t.do(r.start); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Run) start() error {
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	r.home = home
+	if r.backlog, err = openBacklog(r.thread.cpu); err != nil {
+		return err
+	}
+	for _, h := range r.scenario.Hosts {
+		r.stateful = r.stateful || stateful(h)
+	}
+	return r.layOut()
+}
+
+func (r *Run) layOut() error {
+	for i := range r.scenario.Hosts {
+		h, err := newHost(r.ctx, &r.scenario.Hosts[i], r.scenario.Backend)
+		if err != nil {
+			return err
+		}
+		r.hosts = append(r.hosts, h)
+	}
+	return r.plug()
+}
+
+// plug connects the cables of meta.json.
+func (r *Run) plug() error {
+	for _, h := range r.hosts {
+		m, err := h.meta()
+		if err != nil {
+			return err
+		}
+		for dev, l := range m.Links {
+			t, peer := h.tap(dev), r.host(l.PeerHost)
+			if t == nil || peer == nil || l.PeerHost == "" {
+				continue
+			}
+			if peer.tap(l.Peer) == nil {
+				return fmt.Errorf("%s/meta.json: %s: host %s has no device %q",
+					h.Name, dev, l.PeerHost, l.Peer)
+			}
+			t.peer = &port{l.PeerHost, l.Peer}
+		}
+	}
+	return nil
+}
+
+// host finds a host by name; an empty name is the only host there is.
+func (r *Run) host(name string) *host {
+	for _, h := range r.hosts {
+		if h.Name == name || name == "" && len(r.hosts) == 1 {
+			return h
+		}
+	}
+	return nil
+}
+
+// Close removes namespaces, devices and sockets.
+func (r *Run) Close() error {
+	err := r.thread.do(func() error {
+		r.tearDown()
+		if r.backlog != nil {
+			r.backlog.file.Close()
+		}
+		if r.home < 0 {
+			return nil
+		}
+		return errors.Join(unix.Setns(r.home, unix.CLONE_NEWNET), unix.Close(r.home))
+	})
+	r.thread.stop()
+	return err
+}
+
+func (r *Run) tearDown() {
+	for _, h := range r.hosts {
+		h.close()
+	}
+	r.hosts = nil
+}
+
+// Ask puts one question. The error is the run's own (a namespace could not be
+// entered); what is wrong with the question is Answer.Err.
+func (r *Run) Ask(q Question) (Answer, error) {
+	a := Answer{ID: q.ID}
+	err := r.thread.do(func() error {
+		if err := r.turn(q.Seq); err != nil {
+			return err
+		}
+		return r.ask(&q, &a)
+	})
+	return a, err
+}
+
+// turn starts over where the question does not belong to the last sequence.
+func (r *Run) turn(seq string) error {
+	fresh := r.asked && (seq == "" || seq != r.seq)
+	r.seq, r.asked = seq, true
+	if !fresh {
+		return nil
+	}
+	again := r.stateful
+	for _, h := range r.hosts {
+		again = again || h.dirty
+		h.dropKept()
+		if err := h.ctl.flushFlows(); err != nil {
+			return fmt.Errorf("%s: flush connections: %w", h.Name, err)
+		}
+	}
+	if !again {
+		return nil
+	}
+	r.tearDown()
+	return r.layOut()
+}
+
+// memories are words in rules, sets and other files whose effect is memory that
+// a flush of the connection table does not erase.
+var memories = []string{"recent", "hashlimit", "limit", "statistic", "quota", "rateest",
+	"SET", "IDLETIMER", "connbytes", "RATEEST", "nfacct", "timeout", "counters"}
+
+// stateful reports whether sequences must start from fresh namespaces.
+func stateful(h Host) bool {
+	if strings.TrimSpace(h.Files["conntrack"]) != "" {
+		return true
+	}
+	for _, file := range []string{"iptables-save", "iptables-legacy-save",
+		"iptables-nft-save", "ipset-save"} {
+		for _, word := range memories {
+			if strings.Contains(h.Files[file], word) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r *Run) ask(q *Question, a *Answer) error {
+	if err := r.discard(); err != nil {
+		return err
+	}
+	h := r.host(q.Host)
+	if h == nil {
+		a.Err = fmt.Sprintf("no host %q", q.Host)
+		return nil
+	}
+	if err := h.enter(); err != nil {
+		return err
+	}
+	a.At = time.Now()
+	if err := r.put(h, q, a); err != nil {
+		a.Err = err.Error()
+	}
+	if err := r.settle(a); err != nil {
+		return err
+	}
+	return r.flows(a)
+}
+
+func (r *Run) put(h *host, q *Question, a *Answer) error {
+	if q.Out {
+		errno, err := h.send(q)
+		a.Send = errno
+		return err
+	}
+	t := h.tap(q.In)
+	if t == nil {
+		return fmt.Errorf("host %s has no wire on device %q", h.Name, q.In)
+	}
+	return t.inject(q.Frame)
+}
+
+// discard forgets what happened between questions: retransmissions and such.
+func (r *Run) discard() error {
+	for _, h := range r.hosts {
+		if err := h.events.poll(nil); err != nil {
+			return err
+		}
+		for _, t := range h.taps {
+			if err := t.collect(r.buf, func([]byte) {}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// settle collects what the packet did, carrying frames over cables, until
+// nothing moves.
+func (r *Run) settle(a *Answer) error {
+	for hop := 0; ; hop++ {
+		if err := r.backlog.drain(r.ctx); err != nil {
+			return err
+		}
+		crossing, err := r.harvest(a)
+		if err != nil || len(crossing) == 0 {
+			return err
+		}
+		if hop >= maxHops {
+			a.Err = "frames go round between hosts"
+			return nil
+		}
+		if err := r.cross(crossing, a); err != nil {
+			return err
+		}
+	}
+}
+
+// cross puts frames into the hosts at the other ends, first in first out, and
+// waits for each before the next.
+func (r *Run) cross(frames []crossing, a *Answer) error {
+	for _, c := range frames {
+		if err := r.host(c.to.host).tap(c.to.dev).inject(c.frame); err != nil {
+			a.Err = err.Error()
+		}
+		if err := r.backlog.drain(r.ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// crossing is a frame on a cable.
+type crossing struct {
+	to    *port
+	frame []byte
+}
+
+// harvest collects reports and frames. Frames that enter a cable are returned.
+func (r *Run) harvest(a *Answer) ([]crossing, error) {
+	var out []crossing
+	for _, h := range r.hosts {
+		if err := h.events.poll(func(m message) { h.report(m, a) }); err != nil {
+			return nil, err
+		}
+		for _, t := range h.taps {
+			err := t.collect(r.buf, func(b []byte) {
+				f := Frame{Host: h.Name, Dev: t.name, Bytes: append(Hex(nil), b...),
+					Cabled: t.peer != nil}
+				a.Out = append(a.Out, f)
+				h.dirty = h.dirty || isARP(b)
+				if t.peer != nil {
+					out = append(out, crossing{t.peer, f.Bytes})
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// isARP reports whether an Ethernet frame is ARP: the neighbour table changed.
+func isARP(b []byte) bool { return len(b) >= 14 && b[12] == 0x08 && b[13] == 0x06 }
+
+// report files one message of the namespace.
+func (h *host) report(m message, a *Answer) {
+	if m.kind != nfulnlMsgPacket {
+		if m.kind == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_TRACE {
+			if s, ok := h.book.nftStep(m); ok {
+				s.Host = h.Name
+				a.Steps = append(a.Steps, s)
+			}
+		}
+		return
+	}
+	l := parseLogged(m)
+	switch l.group {
+	case groupInput:
+		a.Delivered = append(a.Delivered, finishChecksum(append(Hex(nil), l.payload...)))
+		a.Inputs = append(a.Inputs, Delivery{h.Name, h.links[l.inDev], l.mark})
+	case groupTrace:
+		if s, ok := h.book.legacyStep(familyName(m.family), l.prefix); ok {
+			s.Host = h.Name
+			a.Steps = append(a.Steps, s)
+		} else {
+			a.Logs = append(a.Logs, l.prefix)
+		}
+	}
+}
+
+func (r *Run) flows(a *Answer) error {
+	if r.NoFlows {
+		return nil
+	}
+	for _, h := range r.hosts {
+		lines, err := h.ctl.flows()
+		if err != nil {
+			return fmt.Errorf("%s: list connections: %w", h.Name, err)
+		}
+		if len(r.hosts) > 1 {
+			for i, line := range lines {
+				lines[i] = h.Name + " " + line
+			}
+		}
+		a.Flows = append(a.Flows, lines...)
+	}
+	return nil
+}
