@@ -8,11 +8,12 @@ import (
 	"github.com/hookpath/hookpath/world"
 )
 
-// Output decides about what this host sends. The flow's In is lo.
+// Output decides about what this host sends. The flow's In is lo. It does not
+// change the flow.
 //
 // Kernel: net/ipv4/route.c, ip_route_output_key_hash_rcu.
-func (f *FIB) Output(w *world.World, tr *trace.Trace, fl Flow) Decision {
-	o := output{f: f, w: w, rec: newRecord(tr), fl: fl, d: newDecision(trace.Unspec)}
+func (f *FIB) Output(w *world.World, tr *trace.Trace, fl *Flow) Decision {
+	o := output{f: f, w: w, rec: newRecord(tr), fl: *fl, d: newDecision(trace.Unspec)}
 	o.fl.In = link.Loopback
 	if tr.On() {
 		o.fl.deps = &field.Deps{}

@@ -5,6 +5,7 @@ import (
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
 )
 
 // sourceQuestion is what the check of a source goes by: the destination as the
@@ -169,23 +170,28 @@ func (f *FIB) ReversePath(p *packet.Packet, o ReverseOptions, deps *field.Deps) 
 }
 
 // AddrType is the type of an address: what the local table makes of it. A dev
-// other than zero asks as if only this device were there.
+// other than zero asks as if only this device were there. The bits that were
+// looked at are noted under id, the field that the address is.
 //
 // Kernel: net/ipv4/fib_frontend.c, inet_addr_type, inet_dev_addr_type.
-func (f *FIB) AddrType(a packet.Addr, dev packet.Dev) trace.RouteKind {
-	return f.addrType(a, dev, f.links.VRFTable(dev), nil)
-}
-
-// AddrTypeDeps is AddrType, noting the bits that were looked at under id.
-func (f *FIB) AddrTypeDeps(a packet.Addr, dev packet.Dev, id field.ID,
+func (f *FIB) AddrType(a packet.Addr, dev packet.Dev, id field.ID,
 	to *field.Deps) trace.RouteKind {
 	if to == nil {
-		return f.AddrType(a, dev)
+		return f.addrType(a, dev, f.links.VRFTable(dev), nil)
 	}
 	var d field.Deps
 	k := f.addrType(a, dev, f.links.VRFTable(dev), &d)
 	to.Note(id, d[field.Dst])
 	return k
+}
+
+// Resolve returns the MAC address that a frame to a next hop carries, false when
+// an ARP request has to be answered first.
+//
+// Kernel: net/ipv4/arp.c, arp_constructor.
+func (f *FIB) Resolve(w *world.World, dev packet.Dev, hop packet.Addr) (packet.MAC, bool) {
+	mac, how := f.links.Resolve(w, dev, hop, f.AddrTypeTable(hop, dev))
+	return mac, how != link.Unresolved
 }
 
 // AddrTypeTable is the type of an address in the table of a device's VRF, with
