@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,7 @@ type host struct {
 	ns      int
 	events  *conn // trace, logs
 	ctl     *conn // connection table
+	table   table
 	taps    []*tap
 	links   map[int]string
 	book    rulebook
@@ -311,7 +313,15 @@ func (h *host) open(context.Context) error {
 		}
 		h.sockets = append(h.sockets, fd)
 	}
-	return h.ctl.preload(h.Name, h.Files["conntrack"])
+	if err := h.ctl.preload(h.Name, h.Files["conntrack"]); err != nil {
+		return err
+	}
+	text, _ := h.rulesFile()
+	h.table.whole = strings.Contains(text, "--ctevents")
+	if err := h.events.join(unix.NFNLGRP_CONNTRACK_NEW); err != nil {
+		return err
+	}
+	return h.table.start(h.ctl)
 }
 
 // enter puts the thread into the host's namespace.
@@ -340,9 +350,11 @@ func (h *host) close() {
 	for _, fd := range h.sockets {
 		unix.Close(fd)
 	}
-	for _, t := range h.taps {
-		t.close()
+	var closing sync.WaitGroup
+	for _, t := range h.taps { // each waits for RCU; together they wait once
+		closing.Go(t.close)
 	}
+	closing.Wait()
 	for _, c := range []*conn{h.events, h.ctl} {
 		if c != nil {
 			c.close()
