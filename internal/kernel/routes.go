@@ -33,6 +33,9 @@ func (b *batch) routes(text string, nexthops []ipNexthop) error {
 	b.line("route flush table all")
 	var lines [ranks][]string
 	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "nh_info") {
+			continue // -d tells of the nexthop object, on a line of its own even with -o
+		}
 		words := routeWords(line)
 		if len(words) == 0 {
 			continue
@@ -75,7 +78,7 @@ func withoutHops(words []string) []string {
 	var out []string
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
-		case "nexthop", "onlink":
+		case "nexthop", "onlink", "blackhole": // that is the object's
 		case "via", "dev", "weight":
 			i++
 		default:

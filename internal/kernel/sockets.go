@@ -30,6 +30,12 @@ func parseSockets(host, text string) ([]listing, error) {
 		if len(f) == 0 {
 			continue
 		}
+		if strings.HasPrefix(line, "\t") { // --inet-sockopt has a line of its own
+			if len(out) > 0 {
+				out[len(out)-1].options(f)
+			}
+			continue
+		}
 		if len(f) < 6 {
 			return nil, fmt.Errorf("%s/sockets:%d: %q has fewer than 6 columns", host, n, line)
 		}
@@ -41,11 +47,11 @@ func parseSockets(host, text string) ([]listing, error) {
 			return nil, fmt.Errorf("%s/sockets:%d: cannot read %q, %q", host, n, f[4], f[5])
 		}
 		l.options(f[6:])
-		if l.local.Addr().Is4() && l.state != "TIME-WAIT" {
-			out = append(out, l)
-		}
+		out = append(out, l)
 	}
-	return out, nil
+	return slices.DeleteFunc(out, func(l listing) bool {
+		return !l.local.Addr().Is4() || l.state == "TIME-WAIT"
+	}), nil
 }
 
 func (l *listing) options(words []string) {
@@ -54,7 +60,7 @@ func (l *listing) options(words []string) {
 			l.uid, _ = strconv.Atoi(uid)
 		}
 	}
-	l.transparent = slices.ContainsFunc(words, func(w string) bool {
+	l.transparent = l.transparent || slices.ContainsFunc(words, func(w string) bool {
 		return strings.Trim(w, "(),") == "transparent"
 	})
 }
