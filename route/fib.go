@@ -234,6 +234,7 @@ func (f *FIB) newAlias(i int, r *Route) (alias, error) {
 	if len(r.Hops) == 0 {
 		return a, fmt.Errorf("nexthop %d does not exist", r.NHID)
 	}
+	a.object = r.NHID != 0
 	for _, h := range r.Hops {
 		made, err := f.newHop(&h, a.scope == link.ScopeHost)
 		if err != nil {
@@ -396,6 +397,9 @@ func prefixOf(p netip.Prefix) prefix {
 }
 
 func (p prefix) holds(a packet.Addr) bool { return commonBits(p.addr, a) >= p.bits }
+
+// around tells whether p holds q, which is of the same family.
+func (p prefix) around(q prefix) bool { return family(p) == family(q) && p.holds(q.addr) }
 
 func (p prefix) netip() netip.Prefix {
 	n := p.bits

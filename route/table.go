@@ -44,7 +44,8 @@ type entry struct {
 func newTable(id uint32, es []entry) *table {
 	t := &table{id: id}
 	slices.SortStableFunc(es, func(a, b entry) int {
-		return cmpOr(bytes.Compare(a.prefix.addr[:], b.prefix.addr[:]),
+		return cmpOr(family(a.prefix)-family(b.prefix),
+			bytes.Compare(a.prefix.addr[:], b.prefix.addr[:]),
 			a.prefix.bits-b.prefix.bits, int(b.alias.table)-int(a.alias.table),
 			int(b.alias.tos)-int(a.alias.tos), cmpU32(a.alias.metric, b.alias.metric))
 	})
@@ -64,12 +65,20 @@ func newTable(id uint32, es []entry) *table {
 	return t
 }
 
+// family sorts IPv4 before IPv6: an IPv6 prefix is not around an IPv4 one.
+func family(p prefix) int {
+	if p.addr.Is4() {
+		return 0
+	}
+	return 1
+}
+
 func (t *table) isDefault(e *entry) bool {
-	return e.alias.bits == 0 && e.alias.table == t.id
+	return e.alias.bits == 0 && e.alias.table == t.id && e.prefix.addr.Is4()
 }
 
 func (t *table) addNode(p prefix, first int32, around []int32) []int32 {
-	for len(around) > 0 && !t.nodes[around[len(around)-1]].prefix.holds(p.addr) {
+	for len(around) > 0 && !t.nodes[around[len(around)-1]].prefix.around(p) {
 		around = around[:len(around)-1]
 	}
 	nd := node{prefix: p, first: first, n: 1, parent: -1}
