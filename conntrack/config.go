@@ -18,7 +18,7 @@ type Config struct {
 
 // The versions in which tracking changed.
 const (
-	kernel6_7  = 6<<16 | 7<<8
+	kernel6_12 = 6<<16 | 12<<8
 	kernel6_17 = 6<<16 | 17<<8
 )
 

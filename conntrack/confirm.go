@@ -80,7 +80,7 @@ func (t *Tracker) clash(w *world.World, f *Flow, d Dir) packet.FlowID {
 // Kernel: net/netfilter/nf_conntrack_core.c, nf_ct_resolve_clash.
 func (t *Tracker) resolveClash(w *world.World, p *packet.Packet, f *Flow,
 	other packet.FlowID) trace.Verdict {
-	if !t.allowsClash(f.Proto()) {
+	if !t.AllowsClash(f.Proto()) {
 		return trace.DropIt
 	}
 	if t.join(w, p, f, other) {
@@ -103,15 +103,22 @@ func (t *Tracker) resolveClash(w *world.World, p *packet.Packet, f *Flow,
 // Kernel: net/netfilter/nf_conntrack_core.c, __nf_ct_resolve_clash.
 func (t *Tracker) join(w *world.World, p *packet.Packet, loser *Flow, id packet.FlowID) bool {
 	f := t.Ref(w, id)
-	if f.Is(Dying) || f.Any(NATDoneMask) && !f.same(loser) {
+	info := p.CT.Info
+	switch {
+	case f.Is(Dying):
+		return false
+	case !f.Any(NATDoneMask) || f.same(loser):
+	case t.cfg.Since(kernel6_12) && f.mirrors(loser):
+		info = packet.EstablishedReply
+		f.Status |= SeenReply
+	default:
 		return false
 	}
-	d := DirOf(p.CT.Info)
+	d := DirOf(info)
 	if t.acct {
 		f.Packets[d]++
-		f.Bytes[d] += loser.Bytes[d]
+		f.Bytes[d] += loser.Bytes[Original]
 	}
-	info := p.CT.Info
 	t.Release(w, p)
 	p.CT = packet.CT{Flow: id, Info: info}
 	return true
@@ -125,11 +132,20 @@ func (f *Flow) same(g *Flow) bool {
 		f.Zone.In(Reply) == g.Zone.In(Reply)
 }
 
-// allowsClash tells whether two first packets of one connection may be on their way
+// mirrors tells whether one connection is the other seen from behind: both ends sent
+// their first packets at once.
+//
+// Kernel: nf_ct_match_reverse (since 6.12).
+func (f *Flow) mirrors(g *Flow) bool {
+	return f.Tuples[Original] == g.Tuples[Reply] && f.Tuples[Reply] == g.Tuples[Original] &&
+		f.Zone.In(Original) == g.Zone.In(Reply) && f.Zone.In(Reply) == g.Zone.In(Original)
+}
+
+// AllowsClash tells whether two first packets of one connection may be on their way
 // at once.
 //
 // Kernel: nf_conntrack_l4proto.allow_clash.
-func (t *Tracker) allowsClash(proto uint8) bool {
+func (t *Tracker) AllowsClash(proto uint8) bool {
 	switch proto {
 	case packet.TCP, packet.SCTP, packet.GRE, packet.ICMP, packet.ICMPv6:
 		return false

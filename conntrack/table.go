@@ -258,15 +258,16 @@ func (t *Tracker) Kill(w *world.World, id packet.FlowID) bool {
 	return true
 }
 
-// source is where a connection is found by its source.
-func (f *Flow) source() Source {
-	tu := &f.Tuples[Original]
+// SourceOf is where connections of a tuple's source are found.
+func SourceOf(tu *Tuple, z Zone) Source {
 	s := Source{Addr: tu.Src, Port: tu.SPort, Proto: tu.Proto}
-	if f.Zone.Dir == ZoneBoth {
-		s.Zone = f.Zone.ID
+	if z.Dir == ZoneBoth {
+		s.Zone = z.ID
 	}
 	return s
 }
+
+func (f *Flow) source() Source { return SourceOf(&f.Tuples[Original], f.Zone) }
 
 // AddSource lets NAT find a connection by its source.
 //
@@ -286,10 +287,9 @@ func (t *Tracker) AddSource(w *world.World, id packet.FlowID) {
 	heads.Put(s, id)
 }
 
-// SameSource yields the connections with the same source as a new one, the newest
-// first.
-func (t *Tracker) SameSource(w *world.World, id packet.FlowID) packet.FlowID {
-	first, _ := t.sources.In(w.State).Get(t.Ref(w, id).source())
+// SameSource returns the newest connection of a source, zero for none.
+func (t *Tracker) SameSource(w *world.World, s Source) packet.FlowID {
+	first, _ := t.sources.In(w.State).Get(s)
 	return first
 }
 

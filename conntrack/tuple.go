@@ -141,7 +141,7 @@ func (t *Tracker) tupleOf(ip, l4 []byte, proto uint8) (Tuple, bool) {
 		return tu, true
 	case proto == packet.GRE:
 		return greTuple(tu, l4)
-	case t.tracksPorts(proto):
+	case t.TracksPorts(proto):
 		if len(l4) < 4 {
 			return tu, false
 		}
@@ -151,9 +151,9 @@ func (t *Tracker) tupleOf(ip, l4 []byte, proto uint8) (Tuple, bool) {
 	return tu, true
 }
 
-// tracksPorts tells whether tuples of the protocol hold ports. DCCP lost its
+// TracksPorts tells whether tuples of a protocol hold ports. DCCP lost its
 // tracker when Linux dropped DCCP; since then it is tracked by addresses alone.
-func (t *Tracker) tracksPorts(proto uint8) bool {
+func (t *Tracker) TracksPorts(proto uint8) bool {
 	return packet.HasPorts(proto) && (proto != packet.DCCP || t.dccp)
 }
 

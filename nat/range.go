@@ -93,30 +93,3 @@ func less(a, b packet.Addr) bool {
 	}
 	return false
 }
-
-// inPorts tells whether the part of a tuple that is translated lies in the range.
-//
-// Kernel: net/netfilter/nf_nat_core.c, l4proto_in_range.
-func (r *Range) inPorts(tu *conntrack.Tuple, m Manip) bool {
-	port := tu.SPort
-	switch {
-	case tu.Proto == packet.ICMP || tu.Proto == packet.ICMPv6:
-	case tu.Proto == packet.GRE || packet.HasPorts(tu.Proto):
-		if m == Dst {
-			port = tu.DPort
-		}
-	default:
-		return true
-	}
-	return port >= r.MinPort && port <= r.MaxPort
-}
-
-// holds tells whether a source that is mapped already will do.
-//
-// Kernel: net/netfilter/nf_nat_core.c, nf_in_range.
-func (r *Range) holds(tu *conntrack.Tuple) bool {
-	if r.has(MapIPs) && !r.inAddrs(tu.Src) {
-		return false
-	}
-	return !r.has(ProtoSpecified) || r.inPorts(tu, Src)
-}

@@ -17,6 +17,8 @@ type Trace struct {
 	Skips bool
 	// Deps are the bits that the answer hung on.
 	Deps field.Deps
+	// Masq is what MASQUERADE chose last, until the NAT event that tells it.
+	Masq *SourceChoice
 	// Tried and Rules count the rules that were asked and that matched.
 	Tried, Matched int
 }
