@@ -25,12 +25,15 @@ const (
 
 // routes appends the routes of ip route show table all. Those that the kernel
 // made with the addresses are flushed first, so that the listing alone tells,
-// in its order, what there is.
+// in its order, what there is. A listing without the local table is of other
+// tables only: it adds to what the kernel made.
 func (b *batch) routes(text string, nexthops []ipNexthop) error {
 	if strings.TrimSpace(text) == "" {
 		return nil
 	}
-	b.line("route flush table all")
+	if strings.Contains(text, " table local") {
+		b.line("route flush table all")
+	}
 	var lines [ranks][]string
 	for line := range strings.Lines(text) {
 		if strings.HasPrefix(strings.TrimSpace(line), "nh_info") {
