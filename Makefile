@@ -1,0 +1,59 @@
+# make check is what CI runs beside the tests; make soak is for a long night.
+
+GO    ?= go
+LINT   = $(GO) tool -modfile=tools/go.mod
+FUZZ  ?= 5s
+COUNT ?= 3000
+
+# Rooms whose tests are pure computation: cheap under the race detector.
+PURE = ./packet/... ./field/... ./world/... ./trace/... ./link/... ./route/... ./socket/... \
+       ./ipset/... ./xtables/... ./explore/...
+
+.PHONY: all build test race check fmt vet lint generate fuzz soak bench vuln demos
+
+all: build
+
+build:
+	$(GO) build ./...
+
+test:
+	tools/test.sh ./...
+
+# With a C compiler at hand; without one the race detector can't be built.
+race:
+	tools/race.sh $(PURE)
+
+check: fmt vet lint generate fuzz
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed: $$out"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+lint:
+	$(LINT) staticcheck ./...
+	$(LINT) golangci-lint run ./...
+
+# What is generated must be what stands there.
+generate:
+	tools/generate.sh
+
+fuzz:
+	tools/fuzz.sh $(FUZZ)
+
+# Large counts: random scenarios against this machine's kernel, and long fuzzing.
+soak:
+	HOOKPATH_SOAK=$(COUNT) tools/test.sh -count=1 -timeout 4h ./...
+	tools/fuzz.sh 60s
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# Needs its database from the network, so CI leaves it out.
+vuln:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+# Lay the demo hosts out in this machine's kernel and take their snapshots again.
+demos:
+	tools/demos/all.sh

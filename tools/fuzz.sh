@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Run every fuzz target of the module for the given time.
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+time=${1:-5s}
+go=${GO:-go}
+ran=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+while read -r pkg dir; do
+	while read -r target; do
+		echo "fuzz $target in $pkg for $time"
+		"$go" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$pkg" >"$log" 2>&1 ||
+			{ cat "$log"; exit 1; }
+		ran=$((ran + 1))
+	done < <(cat "$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' | sort)
+done < <("$go" list -f '{{.ImportPath}} {{.Dir}}' ./...)
+echo "fuzz: $ran targets ran"
