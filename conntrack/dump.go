@@ -182,11 +182,10 @@ func num(b []byte, name string, n uint64) []byte {
 	return append(strconv.AppendUint(append(b, name...), n, 10), ' ')
 }
 
-// Load puts connections that were read from a dump into the table; their Timeouts
-// are relative to now. What no dump says is put in: the marks of NAT follow from the
+// Load puts connections that were read from a dump into the table. What no dump says is put in: the marks of NAT follow from the
 // tuples, and TCP windows are taken from the next segments without judging them, as
 // for a connection that was picked up in its middle.
-func (t *Tracker) Load(w *world.World, flows []Flow) error {
+func (t *Tracker) Load(w *world.World, flows ...Flow) error {
 	for i := range flows {
 		id, ok := t.alloc(w)
 		if !ok {
@@ -195,13 +194,61 @@ func (t *Tracker) Load(w *world.World, flows []Flow) error {
 		}
 		f := t.Ref(w, id)
 		*f = flows[i]
-		f.Timeout += w.Now
 		f.complete()
 		t.insert(w, id, f, Original)
 		t.insert(w, id, f, Reply)
 		t.AddSource(w, id)
 	}
 	return nil
+}
+
+// Foreseen is an expectation as a dump prints it, with its master's original tuple.
+type Foreseen struct {
+	Expect
+	MasterTuple Tuple
+}
+
+// LoadExpects puts expectations that were read from a dump into memory. Each needs its
+// master to be there.
+func (t *Tracker) LoadExpects(w *world.World, list ...Foreseen) error {
+	for i := range list {
+		e := list[i].Expect
+		for id := 1; id < t.flows.In(w.State).Len() && e.Master == 0; id++ {
+			f := t.Ref(w, packet.FlowID(id))
+			if f.Is(Confirmed) && !f.Is(Dying) && f.Tuples[Original] == list[i].MasterTuple {
+				e.Master = packet.FlowID(id)
+			}
+		}
+		if e.Master == 0 {
+			return fmt.Errorf("expectation %d: its master %v > %v is not tracked", i+1,
+				list[i].MasterTuple.Src, list[i].MasterTuple.Dst)
+		}
+		t.AddExpect(w, e)
+	}
+	return nil
+}
+
+// ParseState returns the state that conntrack's word stands for in a protocol.
+func ParseState(proto uint8, word string) (TCPState, bool) {
+	names := tcpNames[:]
+	switch proto {
+	case packet.TCP:
+		if word == "LISTEN" { // how old tools call SYN_SENT2
+			return TCPSynSent2, true
+		}
+	case packet.SCTP:
+		names = sctpNames[:]
+	case packet.DCCP:
+		names = dccpNames[:]
+	default:
+		return 0, false
+	}
+	for i, n := range names {
+		if n == word {
+			return TCPState(i), true
+		}
+	}
+	return 0, false
 }
 
 // complete derives what a dump does not say of a connection.

@@ -12,8 +12,12 @@ type key struct {
 }
 
 // ref says which connections have a key: as their original tuple, as their reply.
-// Both can be there only where zones count in one direction.
-type ref struct{ id [2]packet.FlowID }
+// Both can be there only where zones count in one direction; then the one that came
+// last is found first.
+type ref struct {
+	id   [2]packet.FlowID
+	last Dir
+}
 
 // Source is what NAT finds connections of one source by.
 //
@@ -150,17 +154,20 @@ func (t *Tracker) find(w *world.World, z Zone, tu Tuple) (packet.FlowID, Dir) {
 	tuples := t.tuples.In(w.State)
 	r, ok := tuples.Get(key{tu, orig})
 	if ok {
-		if id := t.live(w, r.id[Original]); id != 0 {
-			return id, Original
+		if reply != orig {
+			r.id[Reply] = 0
+		}
+		for _, d := range [...]Dir{r.last, r.last.Not()} {
+			if id := t.live(w, r.id[d]); id != 0 {
+				return id, d
+			}
 		}
 	}
-	if reply != orig {
-		r, ok = tuples.Get(key{tu, reply})
+	if reply == orig {
+		return 0, Reply
 	}
-	if ok {
-		return t.live(w, r.id[Reply]), Reply
-	}
-	return 0, Reply
+	r, _ = tuples.Get(key{tu, reply})
+	return t.live(w, r.id[Reply]), Reply
 }
 
 // live returns id unless it is zero or expired.
@@ -221,7 +228,7 @@ func (t *Tracker) insert(w *world.World, id packet.FlowID, f *Flow, d Dir) {
 	tuples := t.tuples.In(w.State)
 	k := key{f.Tuples[d], f.Zone.In(d)}
 	r, _ := tuples.Get(k)
-	r.id[d] = id
+	r.id[d], r.last = id, d
 	tuples.Put(k, r)
 }
 
@@ -233,7 +240,7 @@ func (t *Tracker) unlink(w *world.World, id packet.FlowID, f *Flow, d Dir) {
 	if !ok || r.id[d] != id {
 		return
 	}
-	if r.id[d] = 0; r == (ref{}) {
+	if r.id[d] = 0; r.id[d.Not()] == 0 {
 		tuples.Delete(k)
 		return
 	}

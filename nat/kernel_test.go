@@ -433,10 +433,10 @@ func (r *rig) draws(m *model, side int, ip []byte, _ []uint16,
 	if !ok {
 		return nil
 	}
-	if m.has(conntrack.Original, tu) {
+	rep := e.flow.Tuples[1]
+	if m.has(conntrack.Original, tu) && m.has(conntrack.Reply, rep) {
 		return nil
 	}
-	rep := e.flow.Tuples[1]
 	if tu.Proto == packet.ICMP {
 		return []uint16{rep.SPort, rep.SPort}
 	}
@@ -470,10 +470,10 @@ func (m *model) needs(ip []byte, side int, rep conntrack.Tuple) []uint16 {
 	return nil
 }
 
-// has tells whether a connection has a tuple, in whatever zone.
+// has tells whether a connection has a tuple that is known, in whatever zone.
 func (m *model) has(d conntrack.Dir, tu conntrack.Tuple) bool {
 	for f := range m.t.All(&m.w) {
-		if f.Tuples[d] == tu {
+		if f.Tuples[d] == tu && f.Free == 0 {
 			return true
 		}
 	}

@@ -101,7 +101,7 @@ func newModel(seed uint64) *model {
 	la.Index, la.Name, lb.Index, lb.Name = 100, "a0", 101, "b0"
 	links, err := link.New(link.Config{Links: []link.Link{la, lb}, Addrs: []link.Addr{
 		a(100, "10.0.1.1", 24, false), a(100, "10.0.1.7", 24, true),
-		a(101, "10.0.2.1", 24, false), a(101, "198.51.100.1", 30, false),
+		a(101, "10.0.2.1", 24, false), a(101, "198.51.100.1", 28, false),
 		a(101, "10.0.2.9", 24, true)}})
 	if err != nil {
 		panic(err)
@@ -172,7 +172,7 @@ func (m *model) route(dst packet.Addr) (wire int, direct bool) {
 	switch {
 	case dst.In(netip.MustParsePrefix("10.0.1.0/24")):
 		return 0, true
-	case dst.In(netip.MustParsePrefix("10.0.2.0/24")), dst.In(netip.MustParsePrefix("198.51.100.0/30")):
+	case dst.In(netip.MustParsePrefix("10.0.2.0/24")), dst.In(netip.MustParsePrefix("198.51.100.0/28")):
 		return 1, true
 	}
 	return 1, false

@@ -87,7 +87,7 @@ addr add 10.0.1.1/24 dev a0
 addr add 10.0.1.7/24 dev a0
 addr add 10.0.2.1/24 dev b0
 addr add 10.0.2.9/24 dev b0
-addr add 198.51.100.1/30 dev b0
+addr add 198.51.100.1/28 dev b0
 route add default via 10.0.2.254
 `
 
@@ -121,6 +121,10 @@ func (r *rig) open() {
 		}
 		fmt.Fprintf(&neigh, "neigh replace 10.0.%d.254 lladdr %v dev %c0 nud permanent\n",
 			i+1, w.far, 'a'+i)
+	}
+	for h := 2; h < 15; h++ {
+		fmt.Fprintf(&neigh, "neigh replace 198.51.100.%d lladdr %v dev b0 nud permanent\n",
+			h, r.wire[1].far)
 	}
 	r.run("ip", "-batch", "-", neigh.String())
 	var err error
