@@ -116,12 +116,10 @@ func fixedLen(proto uint8) int {
 	switch proto {
 	case packet.TCP:
 		return 20
-	case packet.UDP, packet.UDPLite, packet.ESP:
+	case packet.UDP, packet.UDPLite, packet.ESP, packet.ICMP, packet.ICMPv6:
 		return 8
 	case packet.SCTP, packet.DCCP, packet.AH:
 		return 12
-	case packet.ICMP, packet.ICMPv6:
-		return 4
 	}
 	return 0
 }

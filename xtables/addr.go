@@ -90,7 +90,7 @@ func MaskOf(n int, f trace.Family) packet.Addr {
 	}
 	var a packet.Addr
 	for i := range a {
-		a[i] = byte(0xff00 >> min(max(n-8*i, 0), 8))
+		a[i] = byte(uint16(0xff00) >> min(max(n-8*i, 0), 8))
 	}
 	return a
 }

@@ -263,7 +263,6 @@ var basics = []basic{
 	{'d', "destination", (*ruleParser).optDestination, true, true},
 	{0, "dst", (*ruleParser).optDestination, true, true},
 	{'p', "protocol", (*ruleParser).optProto, true, true},
-	{0, "proto", (*ruleParser).optProto, true, true},
 	{'i', "in-interface", (*ruleParser).optIn, true, true},
 	{'o', "out-interface", (*ruleParser).optOut, true, true},
 	{'j', "jump", (*ruleParser).optJump, true, false},

@@ -1,0 +1,237 @@
+package match_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hookpath/hookpath/conntrack"
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/ipset"
+	"github.com/hookpath/hookpath/link"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/socket"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
+	"github.com/hookpath/hookpath/xtables"
+	"github.com/hookpath/hookpath/xtables/match"
+)
+
+// rigHZ is that of most distributions' kernels.
+const rigHZ = 250
+
+// rigNow is Wednesday 2025-01-01 12:00:00 UTC.
+const rigNow = world.Instant(1735732800) * world.Second
+
+// rig is a host with two interfaces, a bridge port, a few addresses and sockets, and
+// the rules of one table.
+type rig struct {
+	t       testing.TB
+	rooms   xtables.Rooms
+	schema  world.Schema
+	world   *world.World
+	program *xtables.Program
+	assumed []string
+	table   string
+}
+
+// newRig builds the host. The rules stand in a save file's table.
+func newRig(t testing.TB, table string, rules ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, table: table}
+	if err := r.build(rules); err != nil {
+		t.Fatalf("%s: %v", strings.Join(rules, "; "), err)
+	}
+	r.world = &world.World{State: r.schema.NewState(), Now: rigNow, Dice: &world.Dice{}, HZ: rigHZ}
+	return r
+}
+
+func (r *rig) build(rules []string) (err error) {
+	must := func(e error) {
+		if err == nil {
+			err = e
+		}
+	}
+	var e error
+	r.rooms.Kernel = xtables.Kernel{Major: 6, Minor: 18}
+	r.rooms.Links, e = link.New(link.Config{Links: rigLinks(), Addrs: rigAddrs(), Schema: &r.schema})
+	must(e)
+	r.rooms.Routes, e = route.New(route.Config{Links: r.rooms.Links, Open: false, Routes: rigRoutes()})
+	must(e)
+	r.rooms.Sockets, e = socket.New(&r.schema, rigSockets())
+	must(e)
+	r.rooms.Conntrack = conntrack.New(&r.schema, conntrack.Config{})
+	r.rooms.Sets = (*ipset.Sets)(nil)
+	if err != nil {
+		return err
+	}
+	return r.compile(rules)
+}
+
+func (r *rig) compile(rules []string) error {
+	text := "*" + r.table + "\n" + strings.Join(rules, "\n") + "\nCOMMIT\n"
+	rs, err := parse(text, trace.IPv4)
+	if err != nil {
+		return err
+	}
+	c := xtables.Compiler{Build: xtables.Build{Rooms: &r.rooms, Schema: &r.schema, HZ: rigHZ,
+		Now: rigNow, Assume: func(s string) { r.assumed = append(r.assumed, s) }}}
+	c.Counters = world.Add(&r.schema, func() *world.Array[xtables.Counters] {
+		return world.NewArray[xtables.Counters](c.Next)
+	})
+	r.program, err = c.Compile(rs, rs.Tables[0], 0)
+	return err
+}
+
+func parse(text string, f trace.Family) (*xtables.Ruleset, error) {
+	return xtables.Parse(text, xtables.ParseOptions{File: "iptables-save", Force: true,
+		Version: xtables.V1811, Catalog: xtables.NewCatalog(f, match.All(), nil)})
+}
+
+func rigLinks() []link.Link {
+	up := link.Up | link.LowerUp
+	return []link.Link{
+		{Index: 1, Name: "lo", Flags: up | link.LoopbackFlag, MTU: 65536},
+		{Index: 2, Name: "eth0", Flags: up | link.Broadcast, MTU: 1500, Group: 7},
+		{Index: 3, Name: "eth1", Flags: up | link.Broadcast, MTU: 1500},
+		{Index: 4, Name: "br0", Kind: "bridge", Flags: up | link.Broadcast, MTU: 1500},
+		{Index: 5, Name: "p1", Kind: "veth", Flags: up, MTU: 1500, Master: 4},
+		{Index: 6, Name: "p2", Kind: "veth", Flags: up, MTU: 1500, Master: 4},
+	}
+}
+
+func rigAddrs() []link.Addr {
+	a := func(dev packet.Dev, s string, n int) link.Addr {
+		p := packet.MustParseAddr(s)
+		return link.Addr{Dev: dev, Local: p, Peer: p, PrefixLen: n}
+	}
+	return []link.Addr{a(1, "127.0.0.1", 8), a(2, "10.0.0.1", 24), a(3, "10.1.0.1", 24)}
+}
+
+// packetOf describes a packet; the zero one is a SYN of 10.0.0.9:1024 to
+// 10.0.0.1:80, come in by eth0.
+type packetOf struct {
+	src, dst     string
+	proto        uint8 // zero is TCP
+	sport, dport uint16
+	flags        uint8
+	opts         string // TCP options
+	tos, ttl     uint8
+	frag         uint16 // the 16 bits of flags and offset
+	l4           string // in place of the transport header
+	payload      string
+	cut          int // bytes that are left
+	in, out      packet.Dev
+	physIn       packet.Dev
+	physOut      packet.Dev
+	typ          packet.Type
+	mark, realm  uint32
+	socket       uint32
+	local        bool // without a link header
+	ct           packet.CT
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+func (d packetOf) transport() []byte {
+	if d.l4 != "" {
+		return []byte(d.l4)
+	}
+	h := binary.BigEndian.AppendUint16(nil, or(d.sport, 1024))
+	h = binary.BigEndian.AppendUint16(h, or(d.dport, 80))
+	switch d.proto {
+	case 0, packet.TCP:
+		h = append(h, make([]byte, 16)...)
+		h[12], h[13] = byte(5+len(d.opts)/4)<<4, or(d.flags, 2)
+		h = append(h, d.opts...)
+	case packet.UDP, packet.UDPLite:
+		h = append(h, 0, byte(8+len(d.payload)), 0, 0)
+	case packet.ICMP:
+		h = []byte{8, 0, 0, 0, 0, 1, 0, 1}
+	default:
+		h = append(h, make([]byte, 12)...)
+	}
+	return append(h, d.payload...)
+}
+
+func (d packetOf) build(t testing.TB) *packet.Packet {
+	t.Helper()
+	l4 := d.transport()
+	ip := make([]byte, 20, 20+len(l4))
+	ip[0], ip[1], ip[8], ip[9] = 0x45, d.tos, or(d.ttl, 64), or(d.proto, packet.TCP)
+	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(l4)))
+	binary.BigEndian.PutUint16(ip[6:], d.frag)
+	src, dst := packet.MustParseAddr(or(d.src, "10.0.0.9")), packet.MustParseAddr(or(d.dst, "10.0.0.1"))
+	copy(ip[12:], src.Bytes())
+	copy(ip[16:], dst.Bytes())
+	ip = append(ip, l4...)
+	if d.cut > 0 {
+		ip = ip[:d.cut]
+	}
+	packet.FixIP4(ip)
+	p, ok := packet.FromIP(ip)
+	if !d.local {
+		frame := append([]byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x09\x08\x00"), ip...)
+		p, ok = packet.FromFrame(frame)
+	}
+	if !ok {
+		t.Fatal("the packet can't be built")
+	}
+	p.In, p.Out, p.PhysIn, p.PhysOut, p.Type = d.in, d.out, d.physIn, d.physOut, d.typ
+	p.Mark, p.Realm, p.Socket, p.CT = d.mark, d.realm, d.socket, d.ct
+	return p
+}
+
+// answer is what a rule made of a packet.
+type answer string
+
+const (
+	yes  answer = "match"
+	no   answer = "no match"
+	drop answer = "hotdrop"
+)
+
+// ask takes a packet through the table's chain of a hook.
+func (r *rig) ask(h trace.Hook, d packetOf) answer {
+	r.t.Helper()
+	return r.askPacket(h, d.build(r.t))
+}
+
+func (r *rig) askPacket(h trace.Hook, p *packet.Packet) answer {
+	e := &xtables.Env{Rooms: &r.rooms, World: r.world, Trace: &trace.Trace{}, Packet: p, Hook: h,
+		Narrow: func(id field.ID, s *field.Set) bool { return false }}
+	switch v := r.program.Run(e); v {
+	case trace.Accept:
+		return yes
+	case trace.Queue:
+		return no
+	case trace.DropIt:
+		return drop
+	default:
+		return answer(fmt.Sprint(v))
+	}
+}
+
+// chainRules are the two rules that tell a match from none and from hotdrop.
+func chainRules(chain, rule string) []string {
+	return []string{"-A " + chain + " " + rule + " -j ACCEPT", "-A " + chain + " -j QUEUE"}
+}
+
+// compileSet compiles a ruleset of any family.
+func (r *rig) compileSet(rs *xtables.Ruleset) error {
+	c := xtables.Compiler{Build: xtables.Build{Rooms: &r.rooms, Schema: &r.schema, HZ: rigHZ, Now: rigNow}}
+	_, err := c.Compile(rs, rs.Tables[0], 0)
+	return err
+}
+
+func rigRoutes() []route.Route { return nil }
+
+func rigSockets() []socket.Socket { return nil }
