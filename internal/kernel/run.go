@@ -347,12 +347,34 @@ func (r *Run) flows(a *Answer) error {
 		if err != nil {
 			return fmt.Errorf("%s: list connections: %w", h.Name, err)
 		}
-		if len(r.hosts) > 1 {
-			for i, line := range lines {
-				lines[i] = h.Name + " " + line
-			}
-		}
-		a.Flows = append(a.Flows, lines...)
+		a.Flows = append(a.Flows, h.prefix(lines, len(r.hosts))...)
 	}
 	return nil
+}
+
+// Dump lists the connection tables by walking the machine's hash table. It is
+// the slow twin of Answer.Flows.
+func (r *Run) Dump() ([]string, error) {
+	var out []string
+	err := r.thread.do(func() error {
+		for _, h := range r.hosts {
+			lines, err := h.ctl.flows()
+			if err != nil {
+				return err
+			}
+			out = append(out, h.prefix(lines, len(r.hosts))...)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// prefix names the host in each line where there are several.
+func (h *host) prefix(lines []string, hosts int) []string {
+	if hosts > 1 {
+		for i, line := range lines {
+			lines[i] = h.Name + " " + line
+		}
+	}
+	return lines
 }

@@ -90,7 +90,7 @@ type Step struct {
 	Family  string `json:"family"` // ip or ip6
 	Table   string `json:"table"`
 	Chain   string `json:"chain"`
-	Kind    string `json:"kind"` // rule, return or policy
+	Kind    string `json:"kind"` // rule, return, policy; hotdrop (nf_tables only)
 	N       int    `json:"n"`    // 1-based; behind the last rule for return and policy
 	Verdict string `json:"verdict,omitempty"`
 }

@@ -161,6 +161,9 @@ func (h *host) sendUDP(q *Question, p ipv4) error {
 
 // sendTCP sends a SYN by connecting; TCP_REPAIR gives it the packet's sequence
 // number. Other segments belong to a connection whose state no packet tells.
+//
+// The socket that stays behind is not the one that sent: that would send its
+// SYN again after a second.
 func (h *host) sendTCP(q *Question, p ipv4) error {
 	if len(p.payload) < 20 || p.proto != unix.IPPROTO_TCP {
 		return errors.New("socket tcp: not a TCP packet")
@@ -174,22 +177,42 @@ func (h *host) sendTCP(q *Question, p ipv4) error {
 		unix.Close(fd)
 		delete(h.kept, spec)
 	}
-	fd, err := h.keep(spec)
+	port := binary.BigEndian.Uint16(p.payload[2:])
+	peer := netip.AddrPortFrom(p.dst, port)
+	local, err := q.syn(spec, p, peer)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(q.options(fd, p), setSequence(fd, p.payload)); err != nil {
-		return err
+	spec.local = local
+	fd, err := listing{proto: "tcp", state: "ESTAB", local: local, peer: peer}.connected(spec)
+	if err == nil { // else the peer is one that no connection can have
+		h.kept[q.spec("tcp", p)] = fd
 	}
-	port := binary.BigEndian.Uint16(p.payload[2:])
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return err
+	return nil
+}
+
+// syn connects a socket, closes it without a word, and says what it was bound to.
+func (q *Question) syn(spec socketSpec, p ipv4, peer netip.AddrPort) (netip.AddrPort, error) {
+	var none netip.AddrPort
+	fd, err := spec.bound()
+	if err != nil {
+		return none, err
 	}
-	err = unix.Connect(fd, sockaddr4(netip.AddrPortFrom(p.dst, port)))
-	if err == unix.EINPROGRESS {
-		return nil
+	defer unix.Close(fd)
+	err = errors.Join(q.options(fd, p), setSequence(fd, p.payload), unix.SetNonblock(fd, true))
+	if err != nil {
+		return none, err
 	}
-	return err
+	err = unix.Connect(fd, sockaddr4(peer))
+	if err != nil && err != unix.EINPROGRESS {
+		return none, err
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return none, err
+	}
+	in4 := sa.(*unix.SockaddrInet4)
+	return netip.AddrPortFrom(netip.AddrFrom4(in4.Addr), uint16(in4.Port)), nil
 }
 
 // Values of linux/tcp.h.
@@ -205,7 +228,6 @@ func setSequence(fd int, segment []byte) error {
 		return nil
 	}
 	return errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_SYNCNT, 1),
 		unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1),
 		unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR_QUEUE, tcpSendQueue),
 		unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_QUEUE_SEQ, seq),

@@ -20,17 +20,19 @@ type chain struct {
 	// targets holds the verdict of each rule where its text alone tells it:
 	// ACCEPT, DROP, RETURN, "JUMP C", "GOTO C"; else "".
 	targets []string
+	names   []string // of the targets, "" where a rule has none
 }
 
 // rulebook numbers the rules of a host.
 type rulebook struct {
 	chains  map[chainKey]*chain
-	handles map[uint64]ruleRef // nf_tables only
+	numbers map[ruleHandle]int // nf_tables only
 }
 
-type ruleRef struct {
-	key chainKey
-	n   int
+// ruleHandle is a rule's handle, which only its table makes unique.
+type ruleHandle struct {
+	family, table string
+	handle        uint64
 }
 
 // read adds the chains of iptables-save text.
@@ -61,6 +63,7 @@ func (r *rulebook) rule(key chainKey, words []string) {
 	key.chain = words[1]
 	if c := r.chains[key]; c != nil {
 		c.targets = append(c.targets, r.verdict(key, words))
+		c.names = append(c.names, targetName(words))
 	}
 }
 
@@ -84,6 +87,29 @@ func (r *rulebook) verdict(key chainKey, words []string) string {
 		}
 	}
 	return "CONTINUE"
+}
+
+func targetName(words []string) string {
+	for i := len(words) - 2; i >= 0; i-- {
+		if words[i] == "-j" || words[i] == "--jump" {
+			return words[i+1]
+		}
+	}
+	return ""
+}
+
+// droppers are the targets that may themselves drop a packet.
+func droppers() []string {
+	return []string{"DROP", "REJECT", "SNAT", "DNAT", "MASQUERADE", "REDIRECT", "NETMAP",
+		"TPROXY", "SYNPROXY", "TCPMSS", "CHECKSUM", "ECN"}
+}
+
+// hotdrop reports whether DROP at rule n is a match's doing: one that cannot
+// read a header drops the packet. nf_tables then traces the rule, whose counter
+// did not count it; legacy rules trace nothing (nft_compat.c, nft_match_eval).
+// Where the target may drop too, that can't be told.
+func (c *chain) hotdrop(n int) bool {
+	return n >= 1 && n <= len(c.names) && !slices.Contains(droppers(), c.names[n-1])
 }
 
 // family is the word for an NFPROTO number.
@@ -162,7 +188,10 @@ func (r *rulebook) nftStep(m message) (Step, bool) {
 	}
 	switch {
 	case handle != 0:
-		s.Kind, s.N = "rule", r.handles[handle].n
+		s.Kind, s.N = "rule", r.numbers[ruleHandle{s.Family, s.Table, handle}]
+		if s.Verdict == "DROP" && c != nil && c.hotdrop(s.N) {
+			s.Kind = "hotdrop"
+		}
 	case typ == unix.NFT_TRACETYPE_POLICY:
 		s.Kind, s.N, s.Verdict = "policy", end, policy
 	default:
@@ -206,7 +235,7 @@ func verdictName(code int32, chain string) string {
 
 // readHandles numbers the nf_tables rules of a family in their chains.
 func (r *rulebook) readHandles(c *conn, family uint8) error {
-	r.handles = map[uint64]ruleRef{}
+	r.numbers = map[ruleHandle]int{}
 	count := map[chainKey]int{}
 	m := message{family: family}
 	return c.dump(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, m, func(m message) {
@@ -223,6 +252,6 @@ func (r *rulebook) readHandles(c *conn, family uint8) error {
 			}
 		})
 		count[key]++
-		r.handles[handle] = ruleRef{key, count[key]}
+		r.numbers[ruleHandle{key.family, key.table, handle}] = count[key]
 	})
 }

@@ -3,6 +3,7 @@ package gen
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/hookpath/hookpath/internal/kernel"
 )
@@ -54,10 +55,10 @@ func (g *Gen) direct(d *draft, r *rule) {
 	default:
 		d.src, d.dst = g.near(d), g.far(d)
 	}
-	if g.chance(10) {
+	if g.chance(8) {
 		d.dst = g.anyAddr()
 	}
-	if g.chance(8) {
+	if g.chance(6) {
 		d.src = g.anyAddr()
 	}
 }
@@ -153,6 +154,9 @@ func (g *Gen) outQuestion(d *draft, b []byte) kernel.Question {
 		q.Socket = "icmp"
 	case d.proto == 6 && d.flags == 2 && g.chance(25):
 		q.Socket = "tcp"
+	}
+	if q.Socket != "raw" && !d.src.IsUnspecified() && !slices.Contains(g.host.own(), d.src) {
+		q.Socket = "raw" // no program could bind to that source
 	}
 	q.Transparent = q.Socket == "raw" && g.chance(10)
 	return q

@@ -1,12 +1,17 @@
 package gen
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hookpath/hookpath/internal/kernel"
 )
 
@@ -92,4 +97,92 @@ func hits(steps []kernel.Step, table, chain string, n int) int {
 		}
 	}
 	return 0
+}
+
+// BenchmarkScenario is a scenario of 33 questions from layout to removal.
+func BenchmarkScenario(b *testing.B) {
+	needRoot(b)
+	var seed atomic.Uint64
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			g := New(seed.Add(1), Options{})
+			r, err := kernel.Open(b.Context(), g.Scenario())
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			for range 33 {
+				a, err := r.Ask(g.Next())
+				if err != nil {
+					b.Error(err)
+				}
+				g.Learn(a)
+			}
+			r.Close()
+		}
+	})
+}
+
+// TestWatch holds what an answer reports against the kernel's own books: the
+// steps of all questions are the rules' counters, the flows are a whole dump.
+func TestWatch(t *testing.T) {
+	needRoot(t)
+	for seed := range uint64(seeds(10)) {
+		g := New(1000+seed, Options{Backend: kernel.Backend(1 + seed%2)})
+		r, err := kernel.Open(t.Context(), g.Scenario())
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		hit := map[string]int{}
+		for range 60 {
+			a, err := r.Ask(g.Next())
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.Learn(a)
+			for _, s := range a.Steps {
+				if s.Kind == "rule" {
+					hit[fmt.Sprint(s.Table, " ", s.Chain, " ", s.N)]++
+				}
+			}
+			if dump, err := r.Dump(); err != nil || !slices.Equal(dump, a.Flows) {
+				t.Errorf("seed %d question %s: flows differ (%v):\n%s", seed, a.ID, err,
+					cmp.Diff(a.Flows, dump, cmpopts.EquateEmpty()))
+			}
+		}
+		files, err := r.Collect("r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(counters(files["iptables-save"]), hit); d != "" {
+			t.Errorf("seed %d: counters and steps differ:\n%s", seed, d)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// counters are the packets that each rule of iptables-save -c counted, where
+// there were any.
+func counters(save string) map[string]int {
+	out, n := map[string]int{}, map[string]int{}
+	table := ""
+	for line := range strings.Lines(save) {
+		if strings.HasPrefix(line, "*") {
+			table = strings.TrimSpace(line[1:])
+		}
+		if !strings.HasPrefix(line, "[") {
+			continue
+		}
+		var packets, bytes int
+		var chain string
+		fmt.Sscanf(line, "[%d:%d] -A %s", &packets, &bytes, &chain)
+		key := table + " " + chain
+		n[key]++
+		if packets > 0 {
+			out[fmt.Sprint(key, " ", n[key])] = packets
+		}
+	}
+	return out
 }

@@ -156,7 +156,7 @@ func (g *Gen) portRange() (string, uint16) {
 	p := pick(g, ports())
 	switch g.IntN(8) {
 	case 0:
-		return fmt.Sprintf("%d:%d", p, int(p)+g.IntN(50)), p
+		return fmt.Sprintf("%d:%d", p, int(p)+g.between(1, 50)), p
 	case 1:
 		return fmt.Sprintf(":%d", p), p
 	case 2:
@@ -282,10 +282,10 @@ func addMultiport(g *Gen, r *rule) {
 }
 
 func addIPRange(g *Gen, r *rule) {
-	a := g.anyAddr()
+	src := g.chance(50)
+	a := g.prefixAt(r.hook, src).Addr()
 	b := a.As4()
 	high := addr(int(b[0]), int(b[1]), int(b[2]), min(255, int(b[3])+g.IntN(20)))
-	src := g.chance(50)
 	g.not(r, func(d *draft) { g.wantAddr(d, src, a.String()) }, "-m iprange",
 		map[bool]string{true: "--src-range", false: "--dst-range"}[src], fmt.Sprint(a, "-", high))
 }
@@ -340,7 +340,7 @@ func addState(g *Gen, r *rule) {
 
 func addConntrack(g *Gen, r *rule) {
 	s := g.states()
-	p := g.prefix()
+	p, q := g.prefixAt(r.hook, true), g.prefixAt(r.hook, false)
 	r.say(nil, "-m conntrack")
 	switch g.IntN(14) {
 	case 0:
@@ -350,7 +350,7 @@ func addConntrack(g *Gen, r *rule) {
 	case 2:
 		g.not(r, func(d *draft) { g.wantAddr(d, true, p.String()) }, "--ctorigsrc", p)
 	case 3:
-		g.not(r, func(d *draft) { g.wantAddr(d, false, p.String()) }, "--ctorigdst", p)
+		g.not(r, func(d *draft) { g.wantAddr(d, false, q.String()) }, "--ctorigdst", q)
 	case 4:
 		g.not(r, nil, "--ctreplsrc", p)
 	case 5:

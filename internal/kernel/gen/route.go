@@ -227,6 +227,25 @@ func (g *Gen) prefix() netip.Prefix {
 	return p.Masked()
 }
 
+// prefixAt draws a network that packets of a hook come from (src) or go to.
+func (g *Gen) prefixAt(hook string, src bool) netip.Prefix {
+	if g.chance(20) {
+		return g.prefix()
+	}
+	var a netip.Addr
+	local := map[string]bool{"INPUT": !src, "OUTPUT": src, "PREROUTING": !src && g.chance(50),
+		"POSTROUTING": src && g.chance(30)}[hook]
+	switch {
+	case local:
+		a = pick(g, g.host.own())
+	case g.chance(50):
+		a = g.within(pick(g, remotes()))
+	default:
+		a = pick(g, pick(g, g.host.ifaces).neighs)
+	}
+	return netip.PrefixFrom(a, one(g, 32, 32, 24, 24, 24, 16, 8)).Masked()
+}
+
 // anyAddr draws an address, mostly one that something is known about.
 func (g *Gen) anyAddr() netip.Addr {
 	f := pick(g, g.host.ifaces)

@@ -56,9 +56,36 @@ func (g *Gen) drawTables(h *host) {
 		h.tables = append(h.tables, g.drawTable("filter"))
 	}
 	all := h.chains()
+	for _, c := range all {
+		if c.policy == "-" {
+			g.addWay(c)
+		}
+	}
 	for range g.Rules/2 + g.IntN(g.Rules) {
 		g.addRule(pick(g, all))
 	}
+}
+
+// addWay draws a jump or goto to a user chain that asks little, so that the
+// chain is reached.
+func (g *Gen) addWay(c *chain) {
+	var from []*chain
+	for _, other := range g.host.table(c.table).chains {
+		if slices.Contains(g.host.children(other), c) {
+			from = append(from, other)
+		}
+	}
+	r := &rule{chain: pick(g, from), target: "jump"}
+	if g.chance(50) {
+		g.drawProto(r)
+	}
+	option := "-j"
+	if g.chance(20) {
+		option, r.target = "-g", "goto"
+	}
+	r.say(nil, option, c.name)
+	r.chain.rules = append(r.chain.rules, r)
+	c.parent = r
 }
 
 func (g *Gen) drawTable(name string) *table {
@@ -101,7 +128,10 @@ func (g *Gen) addRule(c *chain) {
 	r := &rule{chain: c}
 	g.drawPlain(r)
 	g.drawProto(r)
-	for range one(g, 0, 0, 1, 1, 1, 2, 3) {
+	for range one(g, 0, 1, 1, 1, 1, 2) {
+		g.drawMatch(r)
+	}
+	if len(r.words) == 0 && g.chance(80) { // else nothing passes it
 		g.drawMatch(r)
 	}
 	g.drawTarget(r)
@@ -134,12 +164,12 @@ func (g *Gen) not(r *rule, wish func(*draft), words ...any) {
 
 // drawPlain draws -s, -d, -i, -o and -f.
 func (g *Gen) drawPlain(r *rule) {
-	if g.chance(25) {
-		p := g.prefix()
+	if g.chance(20) {
+		p := g.prefixAt(r.hook, true)
 		g.not(r, func(d *draft) { g.wantAddr(d, true, p.String()) }, "-s", p)
 	}
-	if g.chance(25) {
-		p := g.prefix()
+	if g.chance(20) {
+		p := g.prefixAt(r.hook, false)
 		g.not(r, func(d *draft) { g.wantAddr(d, false, p.String()) }, "-d", p)
 	}
 	if g.chance(15) && r.hook != "OUTPUT" && r.hook != "POSTROUTING" {

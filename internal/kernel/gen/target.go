@@ -37,13 +37,13 @@ func targets() []target {
 
 func verdicts() []target {
 	return []target{
-		{"ACCEPT", 14, nil, plain("-j ACCEPT")},
-		{"DROP", 5, func(_ *Gen, r *rule) bool { return r.table != "nat" }, plain("-j DROP")},
-		{"RETURN", 9, nil, plain("-j RETURN")},
-		{"none", 8, nil, plain("")},
-		{"jump", 22, hasChild, func(g *Gen, r *rule) string { return g.toChild(r, "-j ") }},
-		{"goto", 8, hasChild, func(g *Gen, r *rule) string { return g.toChild(r, "-g ") }},
-		{"REJECT", 9, at("filter"), addReject},
+		{"ACCEPT", 9, nil, plain("-j ACCEPT")},
+		{"DROP", 4, func(_ *Gen, r *rule) bool { return r.table != "nat" }, plain("-j DROP")},
+		{"RETURN", 7, nil, plain("-j RETURN")},
+		{"none", 10, nil, plain("")},
+		{"jump", 14, hasChild, func(g *Gen, r *rule) string { return g.toChild(r, "-j ") }},
+		{"goto", 5, hasChild, func(g *Gen, r *rule) string { return g.toChild(r, "-g ") }},
+		{"REJECT", 7, at("filter"), addReject},
 		{"CT", 14, at("raw"), addCT},
 		{"NOTRACK", 5, at("raw"), plain("-j CT --notrack")},
 		{"TPROXY", 5, func(_ *Gen, r *rule) bool {
