@@ -6,6 +6,10 @@ import (
 	"github.com/hookpath/hookpath/world"
 )
 
+// loopback is the index that lo has in every namespace. What came over lo was adjusted
+// on its way out.
+const loopback packet.Dev = 1
+
 // Confirm lets a connection's first packet take it into the table, as the last
 // thing before the packet leaves or is delivered. Helpers read the payload here.
 //
@@ -19,7 +23,7 @@ func (t *Tracker) Confirm(w *world.World, tr *trace.Trace, p *packet.Packet) tra
 		if v := t.help(w, p, f); v != trace.Accept {
 			return v
 		}
-		if f.Is(SeqAdjust) && p.Type != packet.Loopback && !seqAdjust(p, f) {
+		if f.Is(SeqAdjust) && p.In != loopback && !seqAdjust(p, f) {
 			return trace.DropIt
 		}
 	}

@@ -46,26 +46,28 @@ func (e *Expect) holds(tu *Tuple) bool {
 	return true
 }
 
-// AddExpect foresees a connection. A full list refuses it.
+// AddExpect foresees a connection, in the place of what its master foresaw before. It
+// fails where another connection's helper foresees the same, or the list is full.
 //
-// Kernel: net/netfilter/nf_conntrack_expect.c, nf_ct_expect_related_report.
+// Kernel: net/netfilter/nf_conntrack_expect.c, nf_ct_expect_related_report; the helpers
+// that are read here may each expect one connection.
 func (t *Tracker) AddExpect(w *world.World, e Expect) bool {
 	list, v := t.expects.In(w.State), &t.vars.In(w.State).V
 	place := -1
 	for i := range list.Len() {
 		old := list.Get(i)
-		if old.free() || old.Timeout <= w.Now {
+		switch {
+		case old.free():
 			place = i
-			continue
-		}
-		if old.Tuple == e.Tuple && old.SrcMask == e.SrcMask && old.SPortMask == e.SPortMask {
-			if old.Master != e.Master {
-				return false
-			}
-			*list.Ref(i) = e // refreshed
-			return true
+		case old.Timeout <= w.Now:
+			*list.Ref(i) = Expect{}
+			v.expects--
+			place = i
+		case old.Master != e.Master && t.clashes(w, &old, &e):
+			return false
 		}
 	}
+	t.removeExpects(w, e.Master)
 	if v.expects >= t.expectMax {
 		return false
 	}
@@ -74,11 +76,23 @@ func (t *Tracker) AddExpect(w *world.World, e Expect) bool {
 		list.Append(e)
 		return true
 	}
-	if !list.Ref(place).free() {
-		v.expects--
-	}
 	*list.Ref(place) = e
 	return true
+}
+
+// clashes tells whether a packet could be what both expect.
+//
+// Kernel: net/netfilter/nf_conntrack_expect.c, expect_clash.
+func (t *Tracker) clashes(w *world.World, a, b *Expect) bool {
+	if t.Ref(w, a.Master).Zone.ID != t.Ref(w, b.Master).Zone.ID {
+		return false
+	}
+	both := *a
+	both.SPortMask &= b.SPortMask
+	for i := range both.SrcMask {
+		both.SrcMask[i] &= b.SrcMask[i]
+	}
+	return both.holds(&b.Tuple)
 }
 
 // Expects lists what is expected now.

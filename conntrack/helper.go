@@ -56,16 +56,15 @@ func (h Helper) Supported() bool { return h == NoHelper || h == FTP || h == TFTP
 type HelperNAT interface {
 	// Follow sets up an expected connection's translation like its master's.
 	Follow(w *world.World, id packet.FlowID, e *Expect)
-	// Mangle rewrites an address in the payload of p, for an expectation that is
-	// about to be added; false drops the packet.
-	Mangle(w *world.World, p *packet.Packet, at Match, e *Expect) bool
+	// Mangle puts a translated address into the payload of p and adds the expectation
+	// for it; false drops the packet.
+	Mangle(w *world.World, p *packet.Packet, at Match, e Expect) bool
 }
 
 // Match is where a helper found an address in a payload.
 type Match struct {
-	Off, Len int   // in the payload
-	Kind     uint8 // what was found: one of the helper's commands
-	Dir      Dir
+	Off, Len int // in the payload
+	Kind     FTPKind
 }
 
 // help lets the connection's helper read the packet.

@@ -138,10 +138,18 @@ func (t *Tracker) Release(w *world.World, p *packet.Packet) {
 	if f.refs--; f.refs > 0 {
 		return
 	}
-	t.removeExpects(w, p.CT.Flow)
-	t.dropSource(w, p.CT.Flow, f)
 	f.Status |= Dying
-	t.release(w, p.CT.Flow)
+	t.forget(w, p.CT.Flow, f)
+}
+
+// forget drops all that is known of a connection beside the table, and its place.
+func (t *Tracker) forget(w *world.World, id packet.FlowID, f *Flow) {
+	t.removeExpects(w, id)
+	t.dropSource(w, id, f)
+	if f.Helper == FTP {
+		t.lines.In(w.State).Delete(id)
+	}
+	t.release(w, id)
 }
 
 // find returns the connection that has a tuple, and the direction; zero when there
@@ -259,9 +267,7 @@ func (t *Tracker) Kill(w *world.World, id packet.FlowID) bool {
 	f.Status |= Dying
 	t.unlink(w, id, f, Original)
 	t.unlink(w, id, f, Reply)
-	t.removeExpects(w, id)
-	t.dropSource(w, id, f)
-	t.release(w, id)
+	t.forget(w, id, f)
 	return true
 }
 

@@ -24,6 +24,7 @@ type Tracker struct {
 	sources   world.Slot[*world.Table[Source, packet.FlowID]]
 	expects   world.Slot[*world.Array[Expect]]
 	vars      world.Slot[*world.Var[vars]]
+	lines     world.Slot[*world.Table[packet.FlowID, ftpLines]]
 	templates []Template
 	// NAT lets NAT follow a helper: it changes payloads and expectations of a
 	// connection whose addresses are translated. Nil means no NAT.
@@ -50,6 +51,7 @@ func New(s *world.Schema, cfg Config) *Tracker {
 	t.sources = world.Add(s, world.NewTable[Source, packet.FlowID])
 	t.expects = world.Add(s, func() *world.Array[Expect] { return world.NewArray[Expect](0) })
 	t.vars = world.Add(s, func() *world.Var[vars] { return &world.Var[vars]{} })
+	t.lines = world.Add(s, world.NewTable[packet.FlowID, ftpLines])
 	t.configure()
 	return t
 }

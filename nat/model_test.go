@@ -67,13 +67,28 @@ func (r *natRule) matches(p *packet.Packet) bool {
 
 // zoneRule gives packets from a wire and source a zone.
 type zoneRule struct {
-	dev  int
-	src  netip.Prefix
-	zone conntrack.Zone
-	tmpl uint32
+	dev    int
+	src    netip.Prefix
+	zone   conntrack.Zone
+	proto  uint8 // with a helper
+	dport  uint16
+	helper conntrack.Helper
+	tmpl   uint32
+}
+
+func (z *zoneRule) matches(side int, p *packet.Packet) bool {
+	if z.dev != side || !p.Src().In(z.src) {
+		return false
+	}
+	_, d, _ := p.Ports()
+	return z.helper == conntrack.NoHelper || p.Protocol() == z.proto && d == z.dport
 }
 
 func (z *zoneRule) String() string {
+	if z.helper != conntrack.NoHelper {
+		return fmt.Sprintf("-A PREROUTING -i %c0 -s %v -p %s --dport %d -j CT --helper %v", 'a'+z.dev,
+			z.src, protoWord(z.proto), z.dport, z.helper)
+	}
 	opt := map[conntrack.ZoneDir]string{conntrack.ZoneBoth: "--zone",
 		conntrack.ZoneOrig: "--zone-orig", conntrack.ZoneReply: "--zone-reply"}[z.zone.Dir]
 	return fmt.Sprintf("-A PREROUTING -i %c0 -s %v -j CT %s %d", 'a'+z.dev, z.src, opt, z.zone.ID)
@@ -89,6 +104,7 @@ type model struct {
 	zones  []zoneRule
 }
 
+// newModel makes a router with random rules, or without any for seed zero.
 func newModel(seed uint64) *model {
 	m := &model{}
 	sys := link.Sysctl{"net.netfilter.nf_conntrack_acct": "1"}
@@ -107,14 +123,20 @@ func newModel(seed uint64) *model {
 		panic(err)
 	}
 	m.n = nat.New(m.t, links)
-	rng := rand.New(rand.NewPCG(seed, 1))
-	m.rules = randomRules(rng)
-	m.zones = randomZones(rng)
-	for i := range m.zones {
-		m.zones[i].tmpl = m.t.Template(conntrack.Template{Zone: m.zones[i].zone})
+	if seed != 0 {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		m.rules = randomRules(rng)
+		m.setZones(randomZones(rng))
 	}
 	m.w = world.World{State: m.schema.NewState(), Dice: &world.Dice{}, HZ: 250}
 	return m
+}
+
+func (m *model) setZones(zones []zoneRule) {
+	m.zones = zones
+	for i := range zones {
+		zones[i].tmpl = m.t.Template(conntrack.Template{Zone: zones[i].zone, Helper: zones[i].helper})
+	}
 }
 
 // save is the ruleset for iptables-restore.
@@ -183,7 +205,7 @@ func (m *model) send(side int, ip []byte, tr *trace.Trace) (wire int, outIP []by
 	p, _ := packet.FromIP(ip)
 	p.In = packet.Dev(100 + side)
 	for i := range m.zones {
-		if z := &m.zones[i]; z.dev == side && p.Src().In(z.src) {
+		if z := &m.zones[i]; z.matches(side, p) {
 			m.t.Attach(p, z.tmpl)
 		}
 	}

@@ -289,6 +289,12 @@ func readEntry(b []byte) entry {
 			e.flow.Status = conntrack.Status(be.Uint32(v))
 		case 4:
 			attrs(v, func(t uint16, v []byte) { readProto(&e.flow, t, v) })
+		case 5:
+			attrs(v, func(t uint16, v []byte) {
+				if t == 1 {
+					e.flow.Helper, _ = conntrack.ParseHelper(strings.TrimRight(string(v), "\x00"))
+				}
+			})
 		case 7:
 			e.timeout = be.Uint32(v)
 		case 8:

@@ -83,9 +83,3 @@ func (n *NAT) Follow(w *world.World, id packet.FlowID, e *conntrack.Expect) {
 	r := Range{Flags: ProtoSpecified, MinPort: e.SavedPort, MaxPort: e.SavedPort}
 	n.Setup(w, id, r.At(to.Src), Dst)
 }
-
-// Mangle implements conntrack.HelperNAT.
-func (n *NAT) Mangle(w *world.World, p *packet.Packet, at conntrack.Match,
-	e *conntrack.Expect) bool {
-	return false
-}
