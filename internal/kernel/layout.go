@@ -132,27 +132,21 @@ func (b *batch) flag(l *ipLink, name, yes, no string) {
 // bridgeOptions are those of a bridge's info_data that decide frames. STP is
 // left off: nobody here would answer it.
 func bridgeOptions(data json.RawMessage) string {
-	var o struct {
-		VLAN      int    `json:"vlan_filtering"`
-		Proto     string `json:"vlan_protocol"`
-		Default   *int   `json:"vlan_default_pvid"`
-		Snooping  *int   `json:"mcast_snooping"`
-		CallIP    int    `json:"nf_call_iptables"`
-		CallIP6   int    `json:"nf_call_ip6tables"`
-		CallARP   int    `json:"nf_call_arptables"`
-		GroupFwd  string `json:"group_fwd_mask"`
-		AgeingSec int    `json:"ageing_time"`
-	}
-	if len(data) > 0 && json.Unmarshal(data, &o) != nil {
+	all := map[string]any{}
+	if len(data) > 0 && json.Unmarshal(data, &all) != nil {
 		return ""
 	}
-	s := fmt.Sprintf("forward_delay 0 nf_call_iptables %d nf_call_ip6tables %d "+
-		"nf_call_arptables %d vlan_filtering %d", o.CallIP, o.CallIP6, o.CallARP, o.VLAN)
-	if o.Snooping != nil {
-		s += fmt.Sprint(" mcast_snooping ", *o.Snooping)
+	s := "forward_delay 0"
+	for _, key := range []string{"nf_call_iptables", "nf_call_ip6tables", "nf_call_arptables",
+		"vlan_filtering", "group_fwd_mask"} { // off by default; a kernel may lack them
+		if v := jsonText(all[key]); v != "" && strings.Trim(v, "0x") != "" {
+			s += " " + key + " " + v
+		}
 	}
-	if o.Default != nil && o.VLAN != 0 {
-		s += fmt.Sprint(" vlan_default_pvid ", *o.Default)
+	for _, key := range []string{"mcast_snooping", "ageing_time"} {
+		if v := jsonText(all[key]); v != "" {
+			s += " " + key + " " + v
+		}
 	}
 	return s
 }

@@ -30,7 +30,7 @@ func quiet() []setting {
 		{"net/ipv4/tcp_sack", "0"},
 		{"net/ipv4/tcp_window_scaling", "0"},
 		{"net/ipv4/tcp_ecn", "0"},
-		{"net/ipv4/igmp_max_memberships", "256"},
+		{"net/ipv4/igmp_link_local_mcast_reports", "0"}, // a bridge joins 224.0.0.106
 	}
 }
 
@@ -127,6 +127,7 @@ func decisive(path string) bool {
 // trace's logger or with IPv6's chatter there is nothing to compare.
 func ours(path string) bool {
 	return strings.HasPrefix(path, "net/netfilter/nf_log") ||
+		strings.HasSuffix(path, "/igmp_link_local_mcast_reports") ||
 		strings.HasSuffix(path, "/retrans_time_ms") || strings.HasSuffix(path, "/disable_ipv6")
 }
 

@@ -141,7 +141,11 @@ func (g *Gen) question(d *draft) kernel.Question {
 	if g.chance(2) {
 		b = g.spoil(b)
 	}
-	return kernel.Question{In: d.in, Frame: append(g.ether(d), b...)}
+	in := d.in
+	if f := g.host.iface(in); f != nil {
+		in = f.port(d.from)
+	}
+	return kernel.Question{In: in, Frame: append(g.ether(d), b...)}
 }
 
 func (g *Gen) outQuestion(d *draft, b []byte) kernel.Question {
@@ -176,6 +180,8 @@ func (g *Gen) ether(d *draft) []byte {
 		to = [6]byte{1, 0, 0x5e, dst[1] & 0x7f, dst[2], dst[3]}
 	case d.dst == addr(255, 255, 255, 255) || dst[3] == 255 && g.chance(80):
 		to = [6]byte{255, 255, 255, 255, 255, 255}
+	case len(f.ports) > 0 && slices.Contains(f.neighs, d.dst) && d.dst != d.from:
+		to = f.neighMAC(d.dst) // bridged
 	case g.chance(1):
 		to = [6]byte{2, 9, 9, 9, 9, 9}
 	}

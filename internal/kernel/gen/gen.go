@@ -24,6 +24,8 @@ type Options struct {
 	Only []string
 	// Backend is what the rules are loaded with. The zero Backend is legacy.
 	Backend kernel.Backend
+	// Bridge gives some hosts a bridge of two ports in place of a network card.
+	Bridge bool
 	// Rules is about how many rules a host has; 0 means 40.
 	Rules int
 }

@@ -43,7 +43,7 @@ func TestKernelTakesAll(t *testing.T) {
 	var asked, steps, delivered, out, errs, bent, hit int
 	var opening, asking time.Duration
 	for seed := range uint64(seeds(20)) {
-		g := New(seed, Options{Backend: kernel.Backend(1 + seed%2)})
+		g := New(seed, Options{Backend: kernel.Backend(1 + seed%2), Bridge: seed%4 > 1})
 		sc := g.Scenario()
 		start := time.Now()
 		r, err := kernel.Open(t.Context(), sc)
@@ -128,7 +128,7 @@ func BenchmarkScenario(b *testing.B) {
 func TestWatch(t *testing.T) {
 	needRoot(t)
 	for seed := range uint64(seeds(10)) {
-		g := New(1000+seed, Options{Backend: kernel.Backend(1 + seed%2)})
+		g := New(1000+seed, Options{Backend: kernel.Backend(1 + seed%2), Bridge: seed%4 > 1})
 		r, err := kernel.Open(t.Context(), g.Scenario())
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,15 @@ type iface struct {
 	group  int
 	addrs  []address
 	neighs []netip.Addr
+	ports  []string // of a bridge; a card has none
+}
+
+// port is the device that frames of a neighbour arrive by.
+func (f *iface) port(from netip.Addr) string {
+	if len(f.ports) == 0 || !from.IsValid() {
+		return f.name
+	}
+	return f.ports[from.As4()[3]%2]
 }
 
 type address struct {
@@ -63,6 +73,10 @@ func (g *Gen) drawHost() *host {
 	g.host = h
 	for k := 1; k <= g.between(2, 4); k++ {
 		h.ifaces = append(h.ifaces, g.drawIface(k))
+	}
+	if g.Bridge && g.chance(60) {
+		f := h.ifaces[len(h.ifaces)-1]
+		f.name, f.ports = "br0", []string{"port0", "port1"}
 	}
 	if g.chance(40) {
 		h.lo = append(h.lo, address{local: addr(203, 0, 113, 1), bits: 32, scope: "global"})
@@ -193,11 +207,26 @@ func (h *host) linkFile() string {
 	all := []map[string]any{{"ifindex": 1, "ifname": "lo", "flags": []string{"LOOPBACK", "UP"},
 		"mtu": 65536, "link_type": "loopback", "address": "00:00:00:00:00:00"}}
 	for _, f := range h.ifaces {
-		all = append(all, map[string]any{"ifindex": f.index, "ifname": f.name,
-			"flags": []string{"BROADCAST", "MULTICAST", "UP"}, "mtu": f.mtu,
-			"group": fmt.Sprint(f.group), "link_type": "ether", "address": macText(f.mac())})
+		link := cardLink(f.index, f.name, f.mac(), f.mtu)
+		link["group"] = fmt.Sprint(f.group)
+		if len(f.ports) > 0 {
+			link["linkinfo"] = map[string]any{"info_kind": "bridge",
+				"info_data": map[string]any{}}
+		}
+		all = append(all, link)
+		for i, name := range f.ports {
+			port := cardLink(20+i, name, [6]byte{2, 0, 0, 9, byte(i), 1}, f.mtu)
+			port["master"] = f.name
+			all = append(all, port)
+		}
 	}
 	return jsonFile(all)
+}
+
+func cardLink(index int, name string, mac [6]byte, mtu int) map[string]any {
+	return map[string]any{"ifindex": index, "ifname": name, "mtu": mtu, "group": "default",
+		"flags":     []string{"BROADCAST", "MULTICAST", "UP"},
+		"link_type": "ether", "address": macText(mac)}
 }
 
 func (h *host) addrFile() string {
@@ -305,6 +334,9 @@ func (g *Gen) drawSysctls(h *host) {
 	set(15, "ipv4.fwmark_reflect", 1)
 	set(10, "ipv4.ip_nonlocal_bind", 1)
 	set(20, "ipv4.fib_multipath_hash_policy", 1)
+	if slices.ContainsFunc(h.ifaces, func(f *iface) bool { return len(f.ports) > 0 }) {
+		set(100, "bridge.bridge-nf-call-iptables", 1, 1, 0)
+	}
 	set(60, "ipv4.fib_multipath_hash_seed", 12345)
 }
 

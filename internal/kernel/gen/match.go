@@ -97,8 +97,7 @@ func hostMatches() []match {
 		{"socket", 4, func(_ *Gen, r *rule) bool { return r.in("PREROUTING", "INPUT") }, addSocket},
 		{"devgroup", 4, nil, addDevgroup},
 		{"policy", 2, nil, addPolicyMatch},
-		{"physdev", 2, func(_ *Gen, r *rule) bool { return r.in("PREROUTING", "FORWARD", "INPUT") },
-			func(g *Gen, r *rule) { g.not(r, nil, "-m physdev", "--physdev-is-in") }},
+		{"physdev", 4, func(_ *Gen, r *rule) bool { return !r.in("OUTPUT") }, addPhysdev},
 		{"cpu", 1, nil, func(g *Gen, r *rule) { g.not(r, nil, "-m cpu", "--cpu", 900) }},
 		{"time", 3, nil, addTime},
 	}
@@ -479,6 +478,23 @@ func addPolicyMatch(g *Gen, r *rule) {
 		dir = "out"
 	}
 	r.say(nil, "-m policy --dir", dir, "--pol", one(g, "none", "none", "ipsec"))
+}
+
+// addPhysdev draws options that the kernel takes in the rule's hook: what
+// leaves by is known behind the bridge's decision only.
+func addPhysdev(g *Gen, r *rule) {
+	r.say(nil, "-m physdev")
+	port := one(g, "port0", "port1", "port+")
+	switch n := g.IntN(5); {
+	case n == 0 && r.in("FORWARD", "POSTROUTING"):
+		g.not(r, nil, "--physdev-out", port)
+	case n == 1 && r.in("FORWARD", "POSTROUTING"):
+		g.not(r, nil, one(g, "--physdev-is-out", "--physdev-is-bridged"))
+	case n == 2:
+		g.not(r, nil, "--physdev-is-in")
+	default:
+		g.not(r, nil, "--physdev-in", port)
+	}
 }
 
 func addTime(g *Gen, r *rule) {
