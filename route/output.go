@@ -33,6 +33,8 @@ type output struct {
 	d   Decision
 	r   result // r.a is nil where no route was found
 	dev packet.Dev
+	// realm is that of the rule that decided, even against a route.
+	realm uint32
 }
 
 func (o *output) fail(err Errno, why trace.Why) {
@@ -147,11 +149,13 @@ func (o *output) lookup() {
 	bound := o.fl.Out != 0
 	r, err := o.f.lookup(&o.fl, o.rec.tries)
 	o.d.found(&r)
+	o.realm = r.realm
 	switch {
 	case err == 0 && o.f.openMiss(&r):
 		o.f.openOutput(o)
 	case err != 0 && bound && (isMulticast(o.fl.Dst) || o.fl.L3mdev == 0):
 		// The tables were asked for a gateway only: the destination is on link.
+		o.d.Rule, o.d.Table, o.d.Index = -1, 0, -1
 		o.pickSource(link.ScopeLink)
 		o.d.Kind = trace.Unicast
 		o.make()
@@ -251,6 +255,9 @@ func (o *output) make() {
 		if o.d.Kind == trace.Local {
 			o.d.Gateway = packet.Addr{}
 		}
+	}
+	if !useRoute {
+		o.d.Realm = o.realm
 	}
 	if o.d.MTU == 0 || o.d.Kind == trace.Local {
 		o.f.mtu(&o.d, o.r.a)

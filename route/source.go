@@ -102,7 +102,7 @@ func (f *FIB) validateFully(rec record, a *Arrival, q sourceQuestion,
 		v.onLink = r.hop.scope >= link.ScopeHost
 		return v
 	}
-	if len(f.links.Addrs(q.in.Index)) == 0 && !f.openAddrs() {
+	if !f.hasAddr(q.in.Index) && !f.openAddrs() {
 		return f.lastResort(v, err)
 	}
 	if q.in.Conf.RPFilter == 1 {
@@ -115,6 +115,16 @@ func (f *FIB) validateFully(rec record, a *Arrival, q sourceQuestion,
 		v.onLink = r.hop.scope >= link.ScopeHost
 	}
 	return v
+}
+
+// hasAddr tells whether a device has an IPv4 address.
+func (f *FIB) hasAddr(dev packet.Dev) bool {
+	for i := range f.links.Addrs(dev) {
+		if f.links.Addrs(dev)[i].Local.Is4() {
+			return true
+		}
+	}
+	return false
 }
 
 // lastResort believes a source that no route leads to where nothing filters.
