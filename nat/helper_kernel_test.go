@@ -108,6 +108,7 @@ func helperModel(r *rig, name string) *model {
 		{dev: 0, src: all, proto: packet.UDP, dport: 69, helper: conntrack.TFTP},
 	})
 	r.run("iptables-legacy-restore", m.save())
+	r.set(m.sys)
 	r.flush()
 	return m
 }

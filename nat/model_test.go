@@ -102,13 +102,13 @@ type model struct {
 	w      world.World
 	rules  []natRule
 	zones  []zoneRule
+	sys    link.Sysctl
 }
 
 // newModel makes a router with random rules, or without any for seed zero.
 func newModel(seed uint64) *model {
-	m := &model{}
-	sys := link.Sysctl{"net.netfilter.nf_conntrack_acct": "1"}
-	m.t = conntrack.New(&m.schema, conntrack.Config{Sysctl: sys})
+	m := &model{sys: randomSysctl(rand.New(rand.NewPCG(seed, 3)), seed != 0)}
+	m.t = conntrack.New(&m.schema, conntrack.Config{Sysctl: m.sys})
 	a := func(dev packet.Dev, s string, bits int, sec bool) link.Addr {
 		return link.Addr{Dev: dev, Local: packet.MustParseAddr(s), PrefixLen: bits, Secondary: sec}
 	}
@@ -230,6 +230,25 @@ func (m *model) send(side int, ip []byte, tr *trace.Trace) (wire int, outIP []by
 		return -1, nil
 	}
 	return wire, p.IP()
+}
+
+// randomSysctl draws settings; all are named, since the kernel keeps the last scenario's.
+func randomSysctl(rng *rand.Rand, vary bool) link.Sysctl {
+	const p = "net.netfilter.nf_conntrack_"
+	s := link.Sysctl{p + "acct": "1", p + "tcp_loose": "1", p + "tcp_be_liberal": "0",
+		p + "tcp_ignore_invalid_rst": "0", p + "checksum": "1", p + "tcp_max_retrans": "3",
+		p + "tcp_timeout_unacknowledged": "300", p + "tcp_timeout_max_retrans": "300"}
+	if !vary {
+		return s
+	}
+	s[p+"tcp_loose"] = pick(rng, "0", "1", "1", "1")
+	s[p+"tcp_be_liberal"] = pick(rng, "0", "0", "0", "1")
+	s[p+"tcp_ignore_invalid_rst"] = pick(rng, "0", "0", "1")
+	s[p+"checksum"] = pick(rng, "0", "1", "1")
+	s[p+"tcp_max_retrans"] = pick(rng, "3", "1", "2")
+	s[p+"tcp_timeout_unacknowledged"] = pick(rng, "300", "70", "1000")
+	s[p+"tcp_timeout_max_retrans"] = pick(rng, "300", "50")
+	return s
 }
 
 func pick[T any](rng *rand.Rand, of ...T) T { return of[rng.IntN(len(of))] }

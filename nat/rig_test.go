@@ -63,17 +63,22 @@ func newRig(tb testing.TB) *rig {
 	}
 	r := &rig{tb: tb}
 	r.run("ip", "-batch", "-", links)
-	for _, s := range []string{"net/ipv4/ip_forward=1", "net/ipv4/conf/all/rp_filter=0",
-		"net/ipv4/conf/a0/rp_filter=0", "net/ipv4/conf/b0/rp_filter=0",
-		"net/ipv4/conf/a0/send_redirects=0", "net/ipv4/conf/all/send_redirects=0",
-		"net/netfilter/nf_conntrack_acct=1"} {
-		name, v, _ := strings.Cut(s, "=")
-		if err := os.WriteFile("/proc/sys/"+name, []byte(v), 0o644); err != nil {
-			tb.Fatal(err)
-		}
-	}
+	r.set(map[string]string{"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.rp_filter": "0",
+		"net.ipv4.conf.a0.rp_filter": "0", "net.ipv4.conf.b0.rp_filter": "0",
+		"net.ipv4.conf.a0.send_redirects": "0", "net.ipv4.conf.all.send_redirects": "0"})
 	r.open()
 	return r
+}
+
+// set writes sysctls.
+func (r *rig) set(of map[string]string) {
+	r.tb.Helper()
+	for name, v := range of {
+		file := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+		if err := os.WriteFile(file, []byte(v), 0o644); err != nil {
+			r.tb.Fatal(err)
+		}
+	}
 }
 
 const links = `link set lo up
