@@ -3,6 +3,7 @@ package gen
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -183,6 +184,63 @@ func counters(save string) map[string]int {
 		if packets > 0 {
 			out[fmt.Sprint(key, " ", n[key])] = packets
 		}
+	}
+	return out
+}
+
+// TestCollectAgain: what the tools print of a drawn host lays out that host
+// again: the engine may be given either.
+func TestCollectAgain(t *testing.T) {
+	needRoot(t)
+	for seed := range uint64(seeds(10)) {
+		g := New(2000+seed, Options{Backend: kernel.Backend(1 + seed%2), Bridge: seed%4 > 1})
+		first := collect(t, g.Scenario())
+		second := collect(t, kernel.Scenario{Hosts: []kernel.Host{{Name: "r", Files: first}}})
+		for _, file := range []string{"ip-link.json", "ip-addr.json", "ip-rule.json", "ip-route",
+			"ip-nexthop.json", "sysctl", "iptables-save", "ipset-save"} {
+			if d := cmp.Diff(plainLines(first[file]), plainLines(second[file])); d != "" {
+				t.Errorf("seed %d: %s: first and second reading differ:\n%s", seed, file, d)
+			}
+		}
+	}
+}
+
+func collect(t *testing.T, sc kernel.Scenario) map[string]string {
+	t.Helper()
+	r, err := kernel.Open(t.Context(), sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	files, err := r.Collect("r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// plainLines drops comments, seeds and timers, and the order of a set's members
+// and of tables: iptables-legacy-save lists them as they were first used.
+func plainLines(text string) []string {
+	var out []string
+	table := ""
+	timers := regexp.MustCompile(`_timer":[0-9.]+`)
+	for line := range strings.Lines(text) {
+		if line[0] == '#' || strings.Contains(line, "nf_conntrack_count") {
+			continue
+		}
+		if line[0] == '*' {
+			table = strings.TrimSpace(line)
+		}
+		line, _, _ = strings.Cut(timers.ReplaceAllString(line, ""), " initval ")
+		out = append(out, table+" "+line)
+	}
+	if table != "" {
+		slices.SortStableFunc(out, func(a, b string) int {
+			return strings.Compare(a[:strings.Index(a, " ")], b[:strings.Index(b, " ")])
+		})
+	} else if len(out) > 0 && strings.HasPrefix(out[0], " create") {
+		slices.Sort(out)
 	}
 	return out
 }
