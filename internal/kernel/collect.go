@@ -24,17 +24,42 @@ func collectors(backend Backend) []struct{ file, command string } {
 	return []struct{ file, command string }{
 		{"iptables-save", save},
 		{"ipset-save", "ipset save"},
-		{"ip-link.json", "ip -d -j link"},
-		{"ip-addr.json", "ip -d -j addr"},
-		{"ip-neigh.json", "ip -d -j neigh"},
-		{"ip-neigh-proxy.json", "ip -j neigh show proxy"},
-		{"ip-rule.json", "ip -4 -d -j rule"},
 		{"ip-route", "ip -4 -d -o route show table all"},
-		{"ip-nexthop.json", "ip -d -j nexthop"},
 		{"conntrack", "conntrack -L -o extended,id"},
 		{"sockets", "ss -H -n -a -t -u -w -S -p -e --inet-sockopt"},
 		{"nft.json", "nft -j list ruleset"},
 	}
+}
+
+// ipFiles are the files that ip -d -j prints, one run for all of them.
+func ipFiles() []struct{ file, command string } {
+	return []struct{ file, command string }{
+		{"ip-link.json", "link"}, {"ip-addr.json", "addr"}, {"ip-neigh.json", "neigh"},
+		{"ip-neigh-proxy.json", "neigh show proxy"}, {"ip-rule.json", "rule"},
+		{"ip-nexthop.json", "nexthop"},
+	}
+}
+
+func (r *Run) collectIP(h *host, files map[string]string) error {
+	var commands strings.Builder
+	for _, f := range ipFiles() {
+		commands.WriteString(f.command + "\n")
+	}
+	out, err := tool(r.ctx, commands.String(), "ip", "-d", "-j", "-batch", "-")
+	if err != nil {
+		return fmt.Errorf("%s: %w", h.Name, err)
+	}
+	values := json.NewDecoder(strings.NewReader(out))
+	for _, f := range ipFiles() {
+		var v json.RawMessage
+		if err := values.Decode(&v); err != nil {
+			return fmt.Errorf("%s: ip -j %s: %w", h.Name, f.command, err)
+		}
+		if !h.spare(f.file) {
+			files[f.file] = string(v) + "\n"
+		}
+	}
+	return nil
 }
 
 // Collect prints the snapshot of a host with the real tools, as it stands now.
@@ -65,7 +90,10 @@ func (r *Run) collect(h *host, files map[string]string) error {
 		}
 		files[c.file] = out
 	}
-	var err error
+	err := r.collectIP(h, files)
+	if err != nil {
+		return err
+	}
 	if files["sysctl"], err = readSysctls(); err != nil {
 		return err
 	}
@@ -150,13 +178,24 @@ func withoutProbes(text string) (string, error) {
 	return string(out), err
 }
 
-// readSysctls prints the calling thread's settings as sysctl -a does.
+// aside are the settings that do not decide packets, and cost time to read.
+func aside(path string) bool {
+	for _, part := range []string{"/neigh/", "/ipv4/tcp_", "/ipv4/udp_"} {
+		if strings.Contains(path, part) && !strings.HasSuffix(path, "/neigh/default/retrans_time_ms") {
+			return true
+		}
+	}
+	return false
+}
+
+// readSysctls prints the calling thread's settings as sysctl -a does, those of
+// TCP's congestion control and of neighbours' ages left out.
 func readSysctls() (string, error) {
 	var b strings.Builder
-	for _, dir := range []string{"bridge", "core", "ipv4", "netfilter"} {
+	for _, dir := range []string{"bridge", "ipv4", "netfilter"} {
 		root := "/proc/sys/net/" + dir
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
+			if err != nil || d.IsDir() || aside(path) {
 				return err
 			}
 			value, err := os.ReadFile(path)
