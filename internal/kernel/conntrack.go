@@ -143,7 +143,7 @@ func parseTuple(data []byte) tuple {
 func (t *tuple) protoAttr(typ uint16, data []byte) {
 	switch typ {
 	case ctaProtoNum:
-		t.proto = data[0]
+		t.proto = byte0(data)
 	case ctaSrcPort:
 		t.sport, t.hasPort = be16(data), true
 	case ctaDstPort:
@@ -151,9 +151,9 @@ func (t *tuple) protoAttr(typ uint16, data []byte) {
 	case ctaIcmpID:
 		t.id = be16(data)
 	case ctaIcmpType:
-		t.typ = data[0]
+		t.typ = byte0(data)
 	case ctaIcmpCode:
-		t.code = data[0]
+		t.code = byte0(data)
 	}
 }
 
@@ -165,8 +165,8 @@ func protoState(data []byte) string {
 			names = sctpStates()
 		}
 		eachAttr(data, func(typ uint16, data []byte) {
-			if typ == 1 && int(data[0]) < len(names) {
-				state = names[data[0]]
+			if i := int(byte0(data)); typ == 1 && i < len(names) {
+				state = names[i]
 			}
 		})
 	})

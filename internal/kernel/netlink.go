@@ -225,6 +225,20 @@ func be32(b []byte) uint32 {
 	return binary.BigEndian.Uint32(b)
 }
 
+func be64(b []byte) uint64 {
+	if len(b) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
+func byte0(b []byte) uint8 {
+	if len(b) == 0 {
+		return 0
+	}
+	return b[0]
+}
+
 func be16(b []byte) uint16 {
 	if len(b) < 2 {
 		return 0

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strconv"
@@ -169,7 +168,7 @@ func (r *rulebook) nftStep(m message) (Step, bool) {
 		case unix.NFTA_TRACE_CHAIN:
 			s.Chain = cstring(data)
 		case unix.NFTA_TRACE_RULE_HANDLE:
-			handle = binary.BigEndian.Uint64(data)
+			handle = be64(data)
 		case unix.NFTA_TRACE_TYPE:
 			typ = be32(data)
 		case unix.NFTA_TRACE_VERDICT:
@@ -248,7 +247,7 @@ func (r *rulebook) readHandles(c *conn, family uint8) error {
 			case unix.NFTA_RULE_CHAIN:
 				key.chain = cstring(data)
 			case unix.NFTA_RULE_HANDLE:
-				handle = binary.BigEndian.Uint64(data)
+				handle = be64(data)
 			}
 		})
 		count[key]++
