@@ -195,3 +195,25 @@ func TestKernelTFTP(t *testing.T) {
 		ask(1, packet.MustParseAddr("10.0.2.20"), back, 3000, sp, "\x00\x03\x00\x02data")
 	}
 }
+
+// TestKernelPingID: two pings with one id that are translated to one destination.
+func TestKernelPingID(t *testing.T) {
+	r := newRig(t)
+	m := helperModel(r, "destination")
+	client := packet.MustParseAddr("10.0.1.10")
+	var c counts
+	var ids []uint16
+	for _, dst := range []string{"10.0.2.20", "192.0.2.5"} {
+		l4 := []byte{8, 0, 0, 0, 0x12, 0x34, 0, 1}
+		d := packet.MustParseAddr(dst)
+		sum(client, d, packet.ICMP, l4, 2)
+		tk := &talk{proto: packet.ICMP, side: [2]int{0, 1}}
+		if diff := r.compare(m, tk, 0, header(client, d, packet.ICMP, l4), &c); diff != "" {
+			t.Fatal(diff)
+		}
+		ids = append(ids, binary.BigEndian.Uint16(tk.seen[1][24:]))
+	}
+	if ids[0] != 0x1234 || ids[1] != 0 {
+		t.Errorf("got ids %#x, want the first free one for the second", ids)
+	}
+}

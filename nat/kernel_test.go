@@ -87,7 +87,7 @@ func (t *talk) next(rng *rand.Rand) (who int, ip []byte) {
 	l4 := t.payload(rng, who)
 	src, dst := t.src[who], t.dst[who]
 	if off := sumOffset(t.proto); off > 0 && off+2 <= len(l4) {
-		sum(src, dst, sumProto(t.proto), l4, off)
+		sum(src, dst, sumProto(rng, t.proto), l4, off)
 		if t.proto == packet.UDP && rng.IntN(6) == 0 {
 			l4[6], l4[7] = 0, 0
 		}
@@ -115,9 +115,11 @@ func sumOffset(proto uint8) int {
 	return 0
 }
 
-func sumProto(proto uint8) uint8 {
+// sumProto is the protocol in a checksum's pseudo header. Tracking checks UDP-Lite as if
+// it were UDP, so that a right checksum is a wrong one there.
+func sumProto(rng *rand.Rand, proto uint8) uint8 {
 	if proto == packet.UDPLite {
-		return packet.UDP // the kernel checks it so
+		return pick(rng, packet.UDP, packet.UDP, packet.UDPLite)
 	}
 	return proto
 }
@@ -457,11 +459,12 @@ func (r *rig) draws(m *model, side int, ip []byte, _ []uint16,
 		return []uint16{rep.SPort, rep.SPort}
 	}
 	// Which of the two is asked for hangs on the rules: both are offered by hook.
-	return m.needs(ip, side, rep)
+	return m.needs(ip, side, e.flow.Tuples)
 }
 
 // needs tries on a fork which draws the model asks for.
-func (m *model) needs(ip []byte, side int, rep conntrack.Tuple) []uint16 {
+func (m *model) needs(ip []byte, side int, want [2]conntrack.Tuple) []uint16 {
+	rep := want[conntrack.Reply]
 	// A fork freezes what it is made from, so the model goes on with another one.
 	base := m.w.State
 	try := func(drawn ...uint16) bool {
@@ -471,7 +474,7 @@ func (m *model) needs(ip []byte, side int, rep conntrack.Tuple) []uint16 {
 		m.send(side, ip, nil)
 		left := len(m.w.Dice.Drawn)
 		ok := false
-		if m.has(conntrack.Reply, rep) {
+		if m.has(want) {
 			ok = left == 0
 		}
 		m.w = w
@@ -486,10 +489,10 @@ func (m *model) needs(ip []byte, side int, rep conntrack.Tuple) []uint16 {
 	return nil
 }
 
-// has tells whether a connection has a tuple that is known, in whatever zone.
-func (m *model) has(d conntrack.Dir, tu conntrack.Tuple) bool {
+// has tells whether there is such a connection, with ports that are known.
+func (m *model) has(want [2]conntrack.Tuple) bool {
 	for f := range m.t.All(&m.w) {
-		if f.Tuples[d] == tu && f.Free == 0 {
+		if f.Tuples == want && f.Free == 0 {
 			return true
 		}
 	}
