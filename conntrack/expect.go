@@ -141,7 +141,7 @@ func (v *visit) expected(f *Flow) {
 		if master == nil || master.Zone.ID != f.Zone.ID {
 			continue
 		}
-		if !master.Is(Confirmed) || master.Is(Dying) {
+		if !master.Is(Confirmed) || master.Is(Dying) || master.expired(v.w.Now) {
 			return
 		}
 		v.fulfil(f, &e, master)

@@ -95,7 +95,8 @@ func (t *Tracker) ftp(w *world.World, p *packet.Packet, f *Flow) trace.Verdict {
 }
 
 // expectFTP foresees the data connection of a command.
-func (t *Tracker) expectFTP(w *world.World, p *packet.Packet, f *Flow, c *ftpCommand) trace.Verdict {
+func (t *Tracker) expectFTP(w *world.World, p *packet.Packet, f *Flow,
+	c *ftpCommand) trace.Verdict {
 	d := DirOf(p.CT.Info)
 	to := &f.Tuples[d.Not()]
 	e := Expect{

@@ -145,7 +145,7 @@ func (t *Tracker) Release(w *world.World, p *packet.Packet) {
 // forget drops all that is known of a connection beside the table, and its place.
 func (t *Tracker) forget(w *world.World, id packet.FlowID, f *Flow) {
 	t.removeExpects(w, id)
-	t.dropSource(w, id, f)
+	t.dropSource(w, f)
 	if f.Helper == FTP {
 		t.lines.In(w.State).Delete(id)
 	}
@@ -312,7 +312,7 @@ func (t *Tracker) NextSource(w *world.World, id packet.FlowID) packet.FlowID {
 }
 
 // dropSource takes a connection out of the list of its source.
-func (t *Tracker) dropSource(w *world.World, id packet.FlowID, f *Flow) {
+func (t *Tracker) dropSource(w *world.World, f *Flow) {
 	if !f.bySource {
 		return
 	}

@@ -191,7 +191,8 @@ func TestKernelTFTP(t *testing.T) {
 		back := packet.AddrFrom4(out[12:])
 		sp := binary.BigEndian.Uint16(out[20:])
 		out = ask(1, packet.MustParseAddr("10.0.2.20"), back, 3000, sp, "\x00\x03\x00\x01data")
-		ask(0, client, packet.AddrFrom4(out[12:]), 1500, binary.BigEndian.Uint16(out[20:]), "\x00\x04\x00\x01")
+		ask(0, client, packet.AddrFrom4(out[12:]), 1500, binary.BigEndian.Uint16(out[20:]),
+			"\x00\x04\x00\x01")
 		ask(1, packet.MustParseAddr("10.0.2.20"), back, 3000, sp, "\x00\x03\x00\x02data")
 	}
 }

@@ -40,7 +40,8 @@ func newTalk(rng *rand.Rand) *talk {
 		packet.UDP, packet.ICMP, packet.ICMP, packet.SCTP, packet.GRE, 99, packet.UDPLite,
 		packet.DCCP)}
 	client := packet.V4(0x0a00010a + uint32(rng.IntN(4)))
-	server := pick(rng, packet.V4(0x0a000214+uint32(rng.IntN(4))), packet.V4(0xc0000200+uint32(rng.IntN(8))),
+	server := pick(rng, packet.V4(0x0a000214+uint32(rng.IntN(4))),
+		packet.V4(0xc0000200+uint32(rng.IntN(8))),
 		packet.MustParseAddr("10.0.1.1"), packet.MustParseAddr("10.0.2.9"))
 	t.side = [2]int{0, 1}
 	if rng.IntN(4) == 0 {

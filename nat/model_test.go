@@ -194,7 +194,8 @@ func (m *model) route(dst packet.Addr) (wire int, direct bool) {
 	switch {
 	case dst.In(netip.MustParsePrefix("10.0.1.0/24")):
 		return 0, true
-	case dst.In(netip.MustParsePrefix("10.0.2.0/24")), dst.In(netip.MustParsePrefix("198.51.100.0/28")):
+	case dst.In(netip.MustParsePrefix("10.0.2.0/24")),
+		dst.In(netip.MustParsePrefix("198.51.100.0/28")):
 		return 1, true
 	}
 	return 1, false

@@ -12,7 +12,8 @@ import (
 // conntrackLines are lines of real tools, with what they are printed back as.
 var conntrackLines = []struct{ name, line, want string }{
 	{"extended, id", "ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.9 dst=10.0.0.1 sport=1000 " +
-		"dport=80 src=10.1.0.9 dst=10.0.0.7 sport=8080 dport=600 [ASSURED] mark=7 zone=5 use=2 id=77", ""},
+		"dport=80 src=10.1.0.9 dst=10.0.0.7 sport=8080 dport=600 [ASSURED] mark=7 zone=5 use=2 " +
+		"id=77", ""},
 	{"plain", "udp      17 29 src=127.0.0.1 dst=127.0.0.1 sport=35277 dport=10 zone-orig=6 " +
 		"[UNREPLIED] src=127.0.0.1 dst=127.0.0.1 sport=10 dport=35277 mark=0 use=1",
 		"ipv4     2 udp      17 29 src=127.0.0.1 dst=127.0.0.1 sport=35277 dport=10 zone-orig=6 " +
