@@ -183,8 +183,9 @@ func num(b []byte, name string, n uint64) []byte {
 }
 
 // Load puts connections that were read from a dump into the table. What no dump says
-// is put in: the marks of NAT follow from the tuples, and TCP windows are taken from the next segments without judging them, as
-// for a connection that was picked up in its middle.
+// is put in: the marks of NAT follow from the tuples, and TCP windows are taken from
+// the next segments without judging them, as for a connection that was picked up in its
+// middle.
 func (t *Tracker) Load(w *world.World, flows ...Flow) error {
 	for i := range flows {
 		id, ok := t.alloc(w)

@@ -199,6 +199,24 @@ func (t *Tracker) Find(w *world.World, z Zone, tu Tuple) (packet.FlowID, Dir) {
 	return t.find(w, z, tu)
 }
 
+// Hit returns the connection that a packet would belong to if it were tracked now, and
+// the direction; zero where it would begin one or none. Reports ask it for entries that
+// outlive the rules they were made by.
+func (t *Tracker) Hit(w *world.World, p *packet.Packet) (packet.FlowID, Dir) {
+	if p.CT.Flow != 0 || !p.Is4() {
+		return p.CT.Flow, DirOf(p.CT.Info)
+	}
+	l4, proto, ok := l4proto(p.IP())
+	if !ok {
+		return 0, Original
+	}
+	tuple, ok := t.tupleOf(p.IP(), l4, proto)
+	if !ok {
+		return 0, Original
+	}
+	return t.find(w, t.zoneOf(p), tuple)
+}
+
 // Taken tells whether a connection other than ignored has a tuple already, as its
 // original or its reply. Those that began with the very same tuple do not count:
 // that clash is resolved when the newer one is confirmed.

@@ -39,17 +39,27 @@ func (t *Tracker) Attach(p *packet.Packet, template uint32) {
 }
 
 // takeTemplate uses up the packet's template.
-//
-// Kernel: include/net/netfilter/nf_conntrack_zones.h, nf_ct_zone_tmpl.
 func (v *visit) takeTemplate() {
 	n := v.p.Template
 	if n == 0 || int(n) >= len(v.t.templates) {
 		return
 	}
+	v.zone = v.t.zoneOf(v.p)
 	v.p.Template = 0
 	v.tmpl = &v.t.templates[n]
-	v.zone = v.tmpl.Zone
-	if v.tmpl.ZoneMark {
-		v.zone.ID = uint16(v.p.Mark)
+}
+
+// zoneOf is the zone that the packet's template gives it.
+//
+// Kernel: include/net/netfilter/nf_conntrack_zones.h, nf_ct_zone_tmpl.
+func (t *Tracker) zoneOf(p *packet.Packet) Zone {
+	if int(p.Template) >= len(t.templates) {
+		return Zone{}
 	}
+	tm := &t.templates[p.Template]
+	z := tm.Zone
+	if tm.ZoneMark {
+		z.ID = uint16(p.Mark)
+	}
+	return z
 }

@@ -260,6 +260,9 @@ func TestZones(t *testing.T) {
 				t.Errorf("%s: before tracking: got %v", c.name, got)
 			}
 		}
+		if id, _ := h.t.Hit(h.w, p); (id != 0) != (c.want == trace.StateEstablished) {
+			t.Errorf("%s: would hit %d", c.name, id)
+		}
 		if got := h.pass(t, p); got != c.want {
 			t.Errorf("%s: got %v want %v", c.name, got, c.want)
 		}
