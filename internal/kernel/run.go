@@ -149,6 +149,7 @@ func (r *Run) turn(seq string) error {
 	for _, h := range r.hosts {
 		again = again || h.dirty
 		h.dropKept()
+		clear(h.table.known)
 		if err := h.ctl.flushFlows(); err != nil {
 			return fmt.Errorf("%s: flush connections: %w", h.Name, err)
 		}
@@ -193,6 +194,7 @@ func (r *Run) ask(q *Question, a *Answer) error {
 	if err := h.enter(); err != nil {
 		return err
 	}
+	h.dirty = h.dirty || q.lingers()
 	a.At = time.Now()
 	if err := r.put(h, q, a); err != nil {
 		a.Err = err.Error()
@@ -201,6 +203,16 @@ func (r *Run) ask(q *Question, a *Answer) error {
 		return err
 	}
 	return r.flows(a)
+}
+
+// lingers reports whether a packet may leave memory outside the connection
+// table: an ICMP message a route exception, a fragment a queue.
+func (q *Question) lingers() bool {
+	p := q.Packet
+	if !q.Out && len(q.Frame) > 14 {
+		p = q.Frame[14:]
+	}
+	return len(p) >= 20 && (p[9] == unix.IPPROTO_ICMP || p[6]&0x3f|p[7] != 0)
 }
 
 func (r *Run) put(h *host, q *Question, a *Answer) error {
