@@ -2,12 +2,12 @@ package match
 
 import (
 	"github.com/hookpath/hookpath/field"
-	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/xtables"
 )
 
 // dccp matches ports, packet types and an option of DCCP. Later fragments never
-// match; a cut header drops the packet.
+// match; a cut header drops the packet. (Where --dccp-option is negated the kernel
+// counts the rule and does what its target says before it drops the packet.)
 //
 // Kernel: net/netfilter/xt_dccp.c, dccp_mt.
 type dccp struct {
@@ -22,11 +22,11 @@ var dccpTypes = []xtables.Bit{
 	{Word: "REQUEST", N: 1 << 0}, {Word: "RESPONSE", N: 1 << 1}, {Word: "DATA", N: 1 << 2},
 	{Word: "ACK", N: 1 << 3}, {Word: "DATAACK", N: 1 << 4}, {Word: "CLOSEREQ", N: 1 << 5},
 	{Word: "CLOSE", N: 1 << 6}, {Word: "RESET", N: 1 << 7}, {Word: "SYNC", N: 1 << 8},
-	{Word: "SYNCACK", N: 1 << 9}, {Word: "INVALID", N: 1 << 10},
+	{Word: "SYNCACK", N: 1 << 9}, {Word: "INVALID", N: 0xfc00}, // all types from 10 on
 }
 
 func newDCCP() xtables.Match {
-	p := xtables.PortSpan(packet.DCCP)
+	p := xtables.PortSpan(0)
 	return &dccp{Src: p, Dst: p, Types: xtables.Bits{Words: dccpTypes},
 		Option: number{Min: 1, Max: 255}}
 }

@@ -3,6 +3,7 @@ package match_test
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -28,23 +29,31 @@ const rigNow = world.Instant(1735732800) * world.Second
 // rig is a host with two interfaces, a bridge port, a few addresses and sockets, and
 // the rules of one table.
 type rig struct {
-	t       testing.TB
-	rooms   xtables.Rooms
-	schema  world.Schema
-	world   *world.World
-	program *xtables.Program
-	assumed []string
-	table   string
+	t        testing.TB
+	rooms    xtables.Rooms
+	schema   world.Schema
+	world    *world.World
+	program  *xtables.Program
+	assumed  []string
+	now      world.Instant // when the rules are loaded; zero is rigNow
+	table    string
+	counters world.Slot[*world.Array[xtables.Counters]]
 }
 
 // newRig builds the host. The rules stand in a save file's table.
 func newRig(t testing.TB, table string, rules ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, table: table}
+	return newRigAt(t, rigNow, table, rules...)
+}
+
+// newRigAt builds the host at a time.
+func newRigAt(t testing.TB, now world.Instant, table string, rules ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, table: table, now: now}
 	if err := r.build(rules); err != nil {
 		t.Fatalf("%s: %v", strings.Join(rules, "; "), err)
 	}
-	r.world = &world.World{State: r.schema.NewState(), Now: rigNow, Dice: &world.Dice{}, HZ: rigHZ}
+	r.world = &world.World{State: r.schema.NewState(), Now: now, Dice: &world.Dice{}, HZ: rigHZ}
 	return r
 }
 
@@ -77,10 +86,11 @@ func (r *rig) compile(rules []string) error {
 		return err
 	}
 	c := xtables.Compiler{Build: xtables.Build{Rooms: &r.rooms, Schema: &r.schema, HZ: rigHZ,
-		Now: rigNow, Assume: func(s string) { r.assumed = append(r.assumed, s) }}}
+		Now: or(r.now, rigNow), Assume: func(s string) { r.assumed = append(r.assumed, s) }}}
 	c.Counters = world.Add(&r.schema, func() *world.Array[xtables.Counters] {
 		return world.NewArray[xtables.Counters](c.Next)
 	})
+	r.counters = c.Counters
 	r.program, err = c.Compile(rs, rs.Tables[0], 0)
 	return err
 }
@@ -232,6 +242,84 @@ func (r *rig) compileSet(rs *xtables.Ruleset) error {
 	return err
 }
 
-func rigRoutes() []route.Route { return nil }
+// rigRoutes are the routes that the kernel makes of the addresses.
+func rigRoutes() []route.Route {
+	local := func(dev, p string) route.Route {
+		return route.Route{Table: route.TableLocal, Kind: trace.Local, Dst: netip.MustParsePrefix(p),
+			Scope: link.ScopeHost, Protocol: route.ProtoKernel, Hops: []route.Hop{{Dev: dev}}}
+	}
+	onLink := func(dev, p string) route.Route {
+		return route.Route{Table: route.TableMain, Kind: trace.Unicast, Dst: netip.MustParsePrefix(p),
+			Scope: link.ScopeLink, Protocol: route.ProtoKernel, Hops: []route.Hop{{Dev: dev}}}
+	}
+	broadcast := local("eth0", "10.0.0.255/32")
+	broadcast.Kind, broadcast.Scope = trace.BroadcastRoute, link.ScopeLink
+	return []route.Route{local("lo", "127.0.0.0/8"), local("eth0", "10.0.0.1/32"),
+		local("eth1", "10.1.0.1/32"), broadcast, onLink("eth0", "10.0.0.0/24"),
+		onLink("eth1", "10.1.0.0/24")}
+}
 
-func rigSockets() []socket.Socket { return nil }
+// rigSockets have the numbers 1 to 3: a user's, root's, and one that nobody owns.
+func rigSockets() []socket.Socket {
+	s := func(state socket.State, local string, port uint16, uid, gid uint32) socket.Socket {
+		return socket.Socket{Proto: packet.TCP, State: state, Local: packet.MustParseAddr(local),
+			LPort: port, UID: uid, GID: gid, GIDKnown: true}
+	}
+	gone := s(socket.Gone, "10.0.0.1", 9999, 0, 0)
+	gone.Peer, gone.PPort = packet.MustParseAddr("10.0.0.9"), 7
+	return []socket.Socket{s(socket.Listen, "10.0.0.1", 8080, 1000, 5),
+		s(socket.Listen, "0.0.0.0", 22, 0, 5), gone}
+}
+
+// The connections that fillFlows makes.
+var (
+	newFlow     = packet.CT{Flow: 1, Info: packet.New}
+	established = packet.CT{Flow: 2, Info: packet.Established}
+	reply       = packet.CT{Flow: 2, Info: packet.EstablishedReply}
+	translated  = packet.CT{Flow: 3, Info: packet.New}
+	untracked   = packet.CT{Info: packet.Untracked}
+)
+
+// fillFlows puts connections into memory: a new one, an established one with a mark,
+// a label and counters, and one that the FTP helper of the second foresaw.
+func (r *rig) fillFlows() {
+	tuple := func(sport uint16) conntrack.Tuple {
+		return conntrack.Tuple{Src: packet.MustParseAddr("10.0.0.9"),
+			Dst: packet.MustParseAddr("10.0.0.1"), SPort: sport, DPort: 80, Proto: packet.TCP}
+	}
+	flow := func(sport uint16) conntrack.Flow {
+		t := tuple(sport)
+		inv, _ := t.Invert()
+		return conntrack.Flow{Tuples: [2]conntrack.Tuple{t, inv}, Status: conntrack.Confirmed,
+			Timeout: rigNow + 60*world.Second}
+	}
+	fresh, old, foreseen := flow(1024), flow(1025), flow(1026)
+	old.Status |= conntrack.SeenReply | conntrack.Assured
+	old.Timeout = rigNow + 150*world.Second
+	old.Mark, old.Labels, old.Helper = 5, [16]byte{1 << 3}, conntrack.FTP
+	old.Packets, old.Bytes = [2]uint64{6, 5}, [2]uint64{600, 500}
+	foreseen.Status |= conntrack.DstNAT
+	foreseen.Master = established.Flow
+	if err := r.rooms.Conntrack.Load(r.world, fresh, old, foreseen); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// sctpWith is an SCTP packet to port 80 with chunks.
+func sctpWith(chunks string) string {
+	return "\x04\x00\x00\x50\x00\x00\x00\x01\x00\x00\x00\x00" + chunks
+}
+
+// dccpOf is a DCCP packet of a type whose header says it has words of 32 bits.
+func dccpOf(typ, words byte, rest string) string {
+	return "\x04\x00\x00\x50" + string([]byte{words, 0, 0, 0, typ << 1}) + "\x00\x00\x00" + rest
+}
+
+// quoting is an ICMP error that quotes a TCP packet.
+func quoting(src, dst string, sport, dport uint16) string {
+	s, d := packet.MustParseAddr(src), packet.MustParseAddr(dst)
+	b := []byte("\x03\x01\x00\x00\x00\x00\x00\x00\x45\x00\x00\x28\x00\x00\x00\x00\x40\x06\x00\x00")
+	b = append(append(b, s.Bytes()...), d.Bytes()...)
+	b = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, sport), dport)
+	return string(append(b, make([]byte, 16)...))
+}

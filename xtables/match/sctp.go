@@ -12,7 +12,8 @@ import (
 )
 
 // sctp matches ports and chunks of SCTP. Later fragments never match; a cut header,
-// or a chunk without length, drops the packet.
+// or a chunk without length, drops the packet. (Where --chunk-types is negated the
+// kernel counts the rule and does what its target says before it drops the packet.)
 //
 // Kernel: net/netfilter/xt_sctp.c, sctp_mt.
 type sctp struct {

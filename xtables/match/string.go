@@ -1,7 +1,6 @@
 package match
 
 import (
-	"bytes"
 	"fmt"
 	"strconv"
 
@@ -23,7 +22,7 @@ type stringMatch struct {
 	Not      bool
 }
 
-// algos are the search algorithms that take plain patterns: they find the same.
+// algos are the search algorithms that take plain patterns.
 var algos = []string{"bm", "kmp"}
 
 func newString() xtables.Match {
@@ -81,39 +80,20 @@ func (m *stringMatch) printTo(b []byte) []byte {
 
 // Pred implements xtables.Match.
 func (m *stringMatch) Pred(*xtables.Build) field.Pred {
-	want := []byte(m.Pattern)
-	if m.FoldCase {
-		want = fold(want)
-	}
+	s := newSearch(string(m.Pattern), m.Algo.N == 0, m.FoldCase)
 	from, to := int(m.From.n), int(m.to())
 	return xtables.Derived(func(e *xtables.Env) bool {
-		return m.find(e.Packet.IP(), want, from, to) != m.Not
+		return s.between(e.Packet.IP(), from, to) != m.Not
 	}, field.Len)
 }
 
-func (m *stringMatch) find(b, want []byte, from, to int) bool {
-	if from > len(b) {
+// between tells whether the first place of the pattern behind from ends before to.
+func (s *search) between(b []byte, from, to int) bool {
+	if from >= len(b) || from >= to {
 		return false
 	}
-	b = b[from:min(to, len(b))]
-	if m.FoldCase {
-		b = fold(b)
-	}
-	return bytes.Contains(b, want)
-}
-
-// fold turns letters into capitals as the kernel does, which knows Latin-1.
-//
-// Kernel: lib/ctype.c, _ctype; include/linux/ctype.h, __toupper.
-func fold(b []byte) []byte {
-	out := make([]byte, len(b))
-	for i, c := range b {
-		if c >= 'a' && c <= 'z' || c >= 0xdf && c != 0xf7 {
-			c -= 'a' - 'A'
-		}
-		out[i] = c
-	}
-	return out
+	at := s.in(b[from:])
+	return at >= 0 && at+len(s.pattern) <= to-from
 }
 
 // pattern is the bytes that are looked for.

@@ -2,7 +2,6 @@ package match
 
 import (
 	"github.com/hookpath/hookpath/field"
-	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/xtables"
 )
 
@@ -16,7 +15,7 @@ type udp struct {
 }
 
 func newUDP() xtables.Match {
-	s := xtables.PortSpan(packet.UDP)
+	s := xtables.PortSpan(0)
 	s.Hide = true
 	return &udp{Src: s, Dst: s}
 }
