@@ -87,11 +87,14 @@ func (d *Decision) found(r *result) {
 	}
 }
 
-// via sends the packet by a way on.
+// via sends the packet by a way on, through its device unless another is chosen
+// already (lo for what is local).
 //
 // Kernel: net/ipv4/route.c, rt_set_nexthop.
 func (f *FIB) via(d *Decision, r *result, itag uint32) {
-	d.Out = r.hop.dev
+	if d.Out == 0 {
+		d.Out = r.hop.dev
+	}
 	if r.hop.gateway() {
 		d.Gateway = r.hop.via
 	}

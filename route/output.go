@@ -251,15 +251,12 @@ func (o *output) make() {
 		o.d.Kind == trace.MulticastRoute && o.f.links.Joined(o.dev, o.fl.Dst)
 	if useRoute {
 		o.f.via(&o.d, &o.r, 0)
-		o.d.Out = o.dev
 		if o.d.Kind == trace.Local {
 			o.d.Gateway = packet.Addr{}
 		}
 	}
 	if !useRoute {
 		o.d.Realm = o.realm
-	}
-	if o.d.MTU == 0 || o.d.Kind == trace.Local {
-		o.f.mtu(&o.d, o.r.a)
+		o.f.mtu(&o.d, nil)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -328,8 +329,8 @@ func (h *host) ask(q question, choice int) answer {
 	}
 	a := answer{kind: d.Kind, table: d.Table, out: d.Out, gw: d.Gateway, realm: d.Realm,
 		redirect: d.DoRedirect}
-	if d.Index >= 0 && h.fib.Route(d.Index).NHID == 0 { // a nexthop caches its first route's MTU
-		a.mtu = h.fib.Route(d.Index).MTU
+	if l := h.links.ByIndex(d.Out); l != nil && d.MTU != 0 && d.MTU != min(l.MTU, 0xfff0) {
+		a.mtu = uint32(d.MTU)
 	}
 	if q.in == 0 && d.Source != q.src {
 		a.src = d.Source
@@ -353,8 +354,8 @@ func (h *host) same(q question, want answer) (got answer, ok bool) {
 		if want.table != 0 && strings.Contains(h.text["ip-rule.json"], "flow_") {
 			a.realm = want.realm // a cached route keeps the realms of its first packet
 		}
-		if strings.Contains(h.text["ip-route"], "nhid") && a.mtu == 0 {
-			a.mtu = want.mtu
+		if strings.Contains(h.text["ip-route"], "nhid") {
+			a.mtu = want.mtu // a nexthop caches the metrics of the first route through it
 		}
 		if a == want {
 			return a, true
@@ -516,6 +517,8 @@ func (r dice) route() string {
 	return strings.Join(w, " ")
 }
 
+var special = regexp.MustCompile("(add|append) (local|anycast|broadcast|multicast)")
+
 func (r dice) config() string {
 	var b strings.Builder
 	for i := range 3 {
@@ -532,7 +535,7 @@ func (r dice) config() string {
 	// out when a route is made, and no dump shows it.
 	var first, rest []string
 	for range 4 + r.IntN(20) {
-		if s := r.route(); strings.Contains(s, "add local ") || strings.Contains(s, "append local ") {
+		if s := r.route(); special.MatchString(s) {
 			first = append(first, s)
 		} else {
 			rest = append(rest, s)

@@ -404,4 +404,3 @@ func metricWords(o *object, w *wordList) error {
 	}
 	return nil
 }
-
