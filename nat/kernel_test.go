@@ -443,12 +443,12 @@ func finish(ip []byte) {
 // draws are the ports that the kernel drew for a new connection: destination first, as
 // the hooks come.
 func (r *rig) draws(m *model, side int, ip []byte, _ []uint16,
-	flows map[conntrack.Tuple]entry) []uint16 {
+	flows map[flowKey]entry) []uint16 {
 	tu, ok := tupleOf(ip)
 	if !ok {
 		return nil
 	}
-	e, ok := flows[tu]
+	e, ok := flows[flowKey{tu, m.zone(side, ip).In(conntrack.Original)}]
 	if !ok {
 		return nil
 	}
@@ -519,10 +519,10 @@ func tupleOf(ip []byte) (conntrack.Tuple, bool) {
 }
 
 // flowDiff compares the tables.
-func (m *model) flowDiff(want map[conntrack.Tuple]entry, c *counts) string {
-	got := map[conntrack.Tuple]conntrack.Flow{}
+func (m *model) flowDiff(want map[flowKey]entry, c *counts) string {
+	got := map[flowKey]conntrack.Flow{}
 	for f := range m.t.All(&m.w) {
-		got[f.Tuples[0]] = *f
+		got[keyOf(f)] = *f
 	}
 	if c.states == nil {
 		c.states = map[string]int{}
@@ -563,15 +563,6 @@ func (m *model) entryDiff(got *conntrack.Flow, e *entry) string {
 	if got.Proto() == packet.SCTP {
 		g += fmt.Sprintf(" %x", got.SCTP.VTag)
 		w += fmt.Sprintf(" %x", want.SCTP.VTag)
-	}
-	// The zone's direction is not in this dump.
-	if got.Zone.Dir != conntrack.ZoneBoth {
-		f := *got
-		f.Zone = conntrack.Zone{}
-		g = line(&f)
-		if got.Proto() == packet.SCTP {
-			g += fmt.Sprintf(" %x", got.SCTP.VTag)
-		}
 	}
 	if g != w {
 		return "got  " + g + "\nwant " + w

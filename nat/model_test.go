@@ -139,6 +139,17 @@ func (m *model) setZones(zones []zoneRule) {
 	}
 }
 
+// zone is the zone that a packet is given.
+func (m *model) zone(side int, ip []byte) conntrack.Zone {
+	p, _ := packet.FromIP(ip)
+	for i := range m.zones {
+		if m.zones[i].matches(side, p) {
+			return m.zones[i].zone
+		}
+	}
+	return conntrack.Zone{}
+}
+
 // save is the ruleset for iptables-restore.
 func (m *model) save() string {
 	var b strings.Builder

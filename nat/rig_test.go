@@ -218,6 +218,16 @@ func (r *rig) drain() []out {
 	return outs
 }
 
+// flowKey tells connections apart: by original tuple and its zone.
+type flowKey struct {
+	conntrack.Tuple
+	zone uint16
+}
+
+func keyOf(f *conntrack.Flow) flowKey {
+	return flowKey{f.Tuples[0], f.Zone.In(conntrack.Original)}
+}
+
 // entry is what ctnetlink says of a connection.
 type entry struct {
 	flow    conntrack.Flow
@@ -225,7 +235,7 @@ type entry struct {
 }
 
 // flows dumps the namespace's connections.
-func (r *rig) flows() map[conntrack.Tuple]entry {
+func (r *rig) flows() map[flowKey]entry {
 	r.seq++
 	req := make([]byte, 20)
 	binary.NativeEndian.PutUint32(req, 20)
@@ -236,7 +246,7 @@ func (r *rig) flows() map[conntrack.Tuple]entry {
 	if err := unix.Sendto(r.nl, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		r.tb.Fatal(err)
 	}
-	all := map[conntrack.Tuple]entry{}
+	all := map[flowKey]entry{}
 	buf := make([]byte, 1<<16)
 	for {
 		n, _, err := unix.Recvfrom(r.nl, buf, 0)
@@ -252,7 +262,7 @@ func (r *rig) flows() map[conntrack.Tuple]entry {
 				r.tb.Fatalf("ctnetlink: error %d", int32(binary.NativeEndian.Uint32(b[16:])))
 			default:
 				e := readEntry(b[20:size])
-				all[e.flow.Tuples[0]] = e
+				all[keyOf(&e.flow)] = e
 			}
 			b = b[min((size+3)&^3, len(b)):]
 		}
@@ -288,8 +298,10 @@ func readEntry(b []byte) entry {
 		switch t {
 		case 1:
 			e.flow.Tuples[0] = readTuple(v)
+			readZone(&e.flow, v, conntrack.ZoneOrig)
 		case 2:
 			e.flow.Tuples[1] = readTuple(v)
+			readZone(&e.flow, v, conntrack.ZoneReply)
 		case 3:
 			e.flow.Status = conntrack.Status(be.Uint32(v))
 		case 4:
@@ -313,6 +325,15 @@ func readEntry(b []byte) entry {
 		}
 	})
 	return e
+}
+
+// readZone reads a zone that counts in one direction: it stands in the tuple.
+func readZone(f *conntrack.Flow, tuple []byte, d conntrack.ZoneDir) {
+	attrs(tuple, func(t uint16, v []byte) {
+		if t == 3 {
+			f.Zone = conntrack.Zone{ID: binary.BigEndian.Uint16(v), Dir: d}
+		}
+	})
 }
 
 func readProto(f *conntrack.Flow, proto uint16, b []byte) {
@@ -341,6 +362,9 @@ func readTuple(b []byte) conntrack.Tuple {
 	var tu conntrack.Tuple
 	be := binary.BigEndian
 	attrs(b, func(t uint16, v []byte) {
+		if t == 3 { // the zone
+			return
+		}
 		attrs(v, func(u uint16, v []byte) {
 			switch t<<8 | u {
 			case 1<<8 | 1:
