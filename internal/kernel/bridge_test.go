@@ -25,8 +25,9 @@ func TestBridge(t *testing.T) {
 	h := router(bridgeRules, map[string]string{"ip-link.json": links,
 		"ip-addr.json": `[{"ifname":"br0","addr_info":[{"family":"inet","local":"10.0.0.1",
 			"prefixlen":24,"scope":"global","label":"br0"}]}]`,
-		"ip-neigh.json": `[{"dst":"10.0.0.9","dev":"br0","lladdr":"02:00:00:00:00:09","state":["PERMANENT"]}]`,
-		"sysctl":        "net.ipv4.ip_forward = 1\nnet.bridge.bridge-nf-call-iptables = 1\n"})
+		"ip-neigh.json": `[{"dst":"10.0.0.9","dev":"br0","lladdr":"02:00:00:00:00:09",
+			"state":["PERMANENT"]}]`,
+		"sysctl": "net.ipv4.ip_forward = 1\nnet.bridge.bridge-nf-call-iptables = 1\n"})
 	r := openRun(t, Scenario{Hosts: []Host{h}, Backend: Legacy})
 	to := func(dst byte, p []byte) Hex {
 		return append(Hex{2, 0, 0, 0, 0, dst, 2, 0, 0, 0, 0, 9, 8, 0}, p...)

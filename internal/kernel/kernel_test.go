@@ -368,7 +368,8 @@ func TestLoopback(t *testing.T) {
 
 // TestSockets: a listed socket is found, and says nothing.
 func TestSockets(t *testing.T) {
-	h := router("", map[string]string{"sockets": `udp UNCONN 0 0 10.0.0.1%eth0:53 0.0.0.0:* uid:5 ino:1 sk:1 <->
+	h := router("", map[string]string{"sockets": `
+udp UNCONN 0 0 10.0.0.1%eth0:53 0.0.0.0:* uid:5 ino:1 sk:1 <->
 tcp LISTEN 0 128 0.0.0.0:80 0.0.0.0:* ino:2 sk:2 <->
 tcp ESTAB 0 0 10.0.0.1:99 10.0.0.9:1024 ino:3 sk:3 <->
 `})
@@ -386,7 +387,8 @@ tcp ESTAB 0 0 10.0.0.1:99 10.0.0.9:1024 ino:3 sk:3 <->
 
 // TestPreload: a listed connection with NAT translates a reply at once.
 func TestPreload(t *testing.T) {
-	lines := `ipv4     2 tcp      6 431999 ESTABLISHED src=10.0.0.9 dst=10.0.0.1 sport=1024 dport=80 ` +
+	lines := `ipv4     2 tcp      6 431999 ESTABLISHED ` +
+		`src=10.0.0.9 dst=10.0.0.1 sport=1024 dport=80 ` +
 		`src=10.0.1.9 dst=10.0.1.1 sport=8080 dport=33 [ASSURED] mark=3 use=1 id=1
 `
 	h := router(natRules, map[string]string{"conntrack": lines})

@@ -77,9 +77,12 @@ func TestLegacyStep(t *testing.T) {
 		prefix string
 		want   Step
 	}{
-		{"TRACE: filter:FORWARD:rule:2 ", Step{Kind: "rule", N: 2, Chain: "FORWARD", Verdict: "JUMP web"}},
-		{"TRACE: filter:FORWARD:rule:3 ", Step{Kind: "rule", N: 3, Chain: "FORWARD", Verdict: "GOTO log"}},
-		{"TRACE: filter:FORWARD:policy:4 ", Step{Kind: "policy", N: 4, Chain: "FORWARD", Verdict: "DROP"}},
+		{"TRACE: filter:FORWARD:rule:2 ",
+			Step{Kind: "rule", N: 2, Chain: "FORWARD", Verdict: "JUMP web"}},
+		{"TRACE: filter:FORWARD:rule:3 ",
+			Step{Kind: "rule", N: 3, Chain: "FORWARD", Verdict: "GOTO log"}},
+		{"TRACE: filter:FORWARD:policy:4 ",
+			Step{Kind: "policy", N: 4, Chain: "FORWARD", Verdict: "DROP"}},
 		{"TRACE: filter:log:return:1 ", Step{Kind: "rule", N: 1, Chain: "log", Verdict: "RETURN"}},
 		{"TRACE: filter:log:return:2 ", Step{Kind: "return", N: 2, Chain: "log", Verdict: "RETURN"}},
 		{"TRACE: filter:web:rule:3 ", Step{Kind: "rule", N: 3, Chain: "web", Verdict: "CONTINUE"}},
@@ -190,7 +193,8 @@ func TestUnsupported(t *testing.T) {
 		{"ip-link.json", `[{"ifindex":5,"ifname":"g0","link_type":"gre","linkinfo":{"info_kind":"gre"}}]`,
 			`r/ip-link.json: g0: cannot make a device of kind "gre"`},
 		{"ebtables-save", "*filter\n", "r/ebtables-save: the file: not laid out"},
-		{"iptables-save", "*filter\n-A FORWARD -m nonsense\nCOMMIT\n", "r/iptables-save: iptables-legacy-restore"},
+		{"iptables-save", "*filter\n-A FORWARD -m nonsense\nCOMMIT\n",
+			"r/iptables-save: iptables-legacy-restore"},
 		{"ip-route", "unicast default via 9.9.9.9\n", `"route append unicast default via 9.9.9.9"`},
 		{"sockets", "tcp SYN-SENT 0 0 10.0.0.1:1 10.0.0.9:2\n", "r/sockets: tcp SYN-SENT"},
 		{"conntrack", "nonsense\n", "r/conntrack:1:"},

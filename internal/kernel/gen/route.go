@@ -198,7 +198,9 @@ func selectors() []selector {
 				r["fwmask"] = one(g, "0xff", "0x4000", "0xf")
 			}
 		}},
-		{"tos", 8, func(g *Gen, r map[string]any) { r["tos"] = fmt.Sprintf("0x%02x", pick(g, g.host.tos)) }},
+		{"tos", 8, func(g *Gen, r map[string]any) {
+			r["tos"] = fmt.Sprintf("0x%02x", pick(g, g.host.tos))
+		}},
 		{"ipproto", 15, func(g *Gen, r map[string]any) { r["ipproto"] = one(g, "tcp", "udp", "icmp") }},
 		{"sport", 6, func(g *Gen, r map[string]any) { r["sport"] = pick(g, ports()) }},
 		{"dport", 10, func(g *Gen, r map[string]any) {

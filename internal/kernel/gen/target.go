@@ -67,7 +67,8 @@ func changes() []target {
 		{"MARK", 8, nil, addMARK},
 		{"CONNMARK", 5, nil, addCONNMARK},
 		{"TOS", 6, at("mangle"), func(g *Gen, _ *rule) string {
-			return "-j TOS " + one(g, "--set-tos 0x10/0x3f", "--set-tos 0x08", "--and-tos 0xf0", "--or-tos 0x04")
+			return "-j TOS " + one(g, "--set-tos 0x10/0x3f", "--set-tos 0x08",
+				"--and-tos 0xf0", "--or-tos 0x04")
 		}},
 		{"DSCP", 4, at("mangle"), func(g *Gen, _ *rule) string {
 			return fmt.Sprint("-j DSCP --set-dscp ", one(g, 0, 10, 46))
@@ -84,7 +85,8 @@ func changes() []target {
 			return "-j TCPMSS " + one(g, "--clamp-mss-to-pmtu", "--set-mss 1000")
 		}},
 		{"SET", 4, func(g *Gen, _ *rule) bool { return g.growing() != nil }, addSETTarget},
-		{"CLASSIFY", 2, at("mangle", "FORWARD", "OUTPUT", "POSTROUTING"), plain("-j CLASSIFY --set-class 1:2")},
+		{"CLASSIFY", 2, at("mangle", "FORWARD", "OUTPUT", "POSTROUTING"),
+			plain("-j CLASSIFY --set-class 1:2")},
 		{"CHECKSUM", 2, func(_ *Gen, r *rule) bool { return r.table == "mangle" && r.proto == 17 },
 			plain("-j CHECKSUM --checksum-fill")},
 	}
