@@ -1,5 +1,7 @@
 package world
 
+import "maps"
+
 // A Cell is one part of a host's memory: a table, an array, a variable. Fork
 // returns a writable copy in constant time; the receiver is frozen by it and must
 // not be written any more.
@@ -25,6 +27,7 @@ type State struct {
 	parent *State
 	root   []Cell       // of the first state: every cell
 	forked map[int]Cell // of a fork: the cells that were asked for
+	depth  int          // of forks, since they were last laid together
 }
 
 // NewState makes the memory that the schema describes.
@@ -37,7 +40,25 @@ func (s *Schema) NewState() *State {
 }
 
 // Fork freezes st and returns a writable copy of it.
-func (st *State) Fork() *State { return &State{parent: st, forked: map[int]Cell{}} }
+func (st *State) Fork() *State {
+	if st.depth >= maxDepth {
+		st = st.together()
+	}
+	return &State{parent: st, forked: map[int]Cell{}, depth: st.depth + 1}
+}
+
+// together lays a chain of forks into one, so that what is between can be forgotten.
+func (st *State) together() *State {
+	all := map[int]Cell{}
+	for ; st.root == nil; st = st.parent {
+		for n, c := range st.forked {
+			if _, ok := all[n]; !ok {
+				all[n] = c
+			}
+		}
+	}
+	return &State{parent: st, forked: all, depth: 1}
+}
 
 // In returns the slot's cell in a state, for reading and writing.
 func (s Slot[T]) In(st *State) T { return st.cell(s.n - 1).(T) }
@@ -64,15 +85,17 @@ func (st *State) frozen(n int) Cell {
 	return st.root[n]
 }
 
-// maxDepth is how many overlays may lie on one another before they are merged.
+// maxDepth is how many forks of a state may lie on one another.
 const maxDepth = 8
 
 // Table is a map with a cheap Fork. Keys and values should hold no pointers.
+//
+// Overlays are merged as those of a log-structured store: each is more than twice as
+// large as the one above it, so that there are few and each key is copied seldom.
 type Table[K comparable, V any] struct {
-	base  *Table[K, V] // frozen
-	m     map[K]entry[V]
-	depth int
-	n     int
+	base *Table[K, V] // frozen
+	m    map[K]entry[V]
+	n    int
 }
 
 type entry[V any] struct {
@@ -87,25 +110,22 @@ func NewTable[K comparable, V any]() *Table[K, V] {
 
 // Fork implements Cell.
 func (t *Table[K, V]) Fork() Cell {
-	if t.depth >= maxDepth {
-		t = t.merged()
-	}
-	return &Table[K, V]{base: t, m: map[K]entry[V]{}, depth: t.depth + 1, n: t.n}
+	t = t.compact()
+	return &Table[K, V]{base: t, m: map[K]entry[V]{}, n: t.n}
 }
 
-// merged returns a frozen table of one overlay with the same content.
-func (t *Table[K, V]) merged() *Table[K, V] {
-	var layers []*Table[K, V]
-	for ; t.base != nil; t = t.base {
-		layers = append(layers, t)
+// compact returns a frozen table with the same content and few overlays.
+func (t *Table[K, V]) compact() *Table[K, V] {
+	if t.base != nil && len(t.m) == 0 {
+		return t.base
 	}
-	m := &Table[K, V]{base: t, m: map[K]entry[V]{}, depth: 1, n: layers[0].n}
-	for i := len(layers) - 1; i >= 0; i-- {
-		for k, e := range layers[i].m {
-			m.m[k] = e
-		}
+	for t.base != nil && t.base.base != nil && 2*len(t.m) >= len(t.base.m) {
+		m := make(map[K]entry[V], len(t.m)+len(t.base.m))
+		maps.Copy(m, t.base.m)
+		maps.Copy(m, t.m)
+		t = &Table[K, V]{base: t.base.base, m: m, n: t.n}
 	}
-	return m
+	return t
 }
 
 // Get returns the value of a key.
@@ -165,13 +185,12 @@ func (t *Table[K, V]) owner(k K) *Table[K, V] {
 }
 
 // Array is a growing list of values with a cheap Fork. Values should hold no
-// pointers.
+// pointers. Its overlays are merged as those of a Table.
 type Array[V any] struct {
-	base  *Array[V] // frozen
-	root  []V       // where there is no base
-	m     map[int]*V
-	n     int
-	depth int
+	base *Array[V] // frozen
+	root []V       // where there is no base
+	m    map[int]*V
+	n    int
 }
 
 // NewArray returns an array of n zero values.
@@ -179,23 +198,21 @@ func NewArray[V any](n int) *Array[V] { return &Array[V]{root: make([]V, n), n: 
 
 // Fork implements Cell.
 func (a *Array[V]) Fork() Cell {
-	if a.depth >= maxDepth {
-		a = a.merged()
-	}
-	return &Array[V]{base: a, m: map[int]*V{}, n: a.n, depth: a.depth + 1}
+	a = a.compact()
+	return &Array[V]{base: a, m: map[int]*V{}, n: a.n}
 }
 
-func (a *Array[V]) merged() *Array[V] {
-	m := &Array[V]{m: map[int]*V{}, n: a.n, depth: 1}
-	for ; a.base != nil; a = a.base {
-		for i, v := range a.m {
-			if _, ok := m.m[i]; !ok {
-				m.m[i] = v
-			}
-		}
+func (a *Array[V]) compact() *Array[V] {
+	if a.base != nil && len(a.m) == 0 && a.n == a.base.n {
+		return a.base
 	}
-	m.base = a
-	return m
+	for a.base != nil && a.base.base != nil && 2*len(a.m) >= len(a.base.m) {
+		m := make(map[int]*V, len(a.m)+len(a.base.m))
+		maps.Copy(m, a.base.m)
+		maps.Copy(m, a.m)
+		a = &Array[V]{base: a.base.base, m: m, n: a.n}
+	}
+	return a
 }
 
 // Len is the number of values.
