@@ -1,0 +1,120 @@
+package ipset
+
+import (
+	"bytes"
+
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/world"
+)
+
+// Entries yields the entries of a set as they are in a world, in the kernel's order
+// of the loaded ones, then those in buckets that packets have changed. Entries whose
+// time is over are passed over, as `ipset list` does.
+func (s *Sets) Entries(w *world.World, set int, yield func(*Entry) bool) {
+	l, a := s.sets[set], ask{w: w, sets: s}
+	switch l.kind.class {
+	case classHash:
+		a.eachHash(l, yield)
+	case classBitmap:
+		a.eachPlace(l, yield)
+	default:
+		for i := range l.members {
+			e := Entry{Set: l.members[i].name}
+			if a.gone(l, uint32(i)) {
+				continue
+			}
+			a.carry(l, &e, uint32(i), true)
+			if !yield(&e) {
+				return
+			}
+		}
+	}
+}
+
+func (a *ask) eachHash(l *live, yield func(*Entry) bool) {
+	changed, t := l.buckets.In(a.w.State), l.hash
+	for _, i := range t.order {
+		if changed.Len() > 0 {
+			if _, ok := changed.Get(t.hashes[i] & t.mask()); ok {
+				continue
+			}
+		}
+		if !a.yieldElem(l, t.at(i), i, yield) {
+			return
+		}
+	}
+	for _, b := range changed.All {
+		for i := range b.slots {
+			s := &b.slots[i]
+			if s.used && !a.yieldElem(l, s.e[:t.l.size], s.ref, yield) {
+				return
+			}
+		}
+	}
+}
+
+func (a *ask) yieldElem(l *live, kept []byte, ref uint32, yield func(*Entry) bool) bool {
+	if a.gone(l, ref) {
+		return true
+	}
+	e := l.entryOf(kept)
+	a.carry(l, &e, ref, true)
+	return yield(&e)
+}
+
+// entryOf makes an Entry of what is kept.
+func (s *Set) entryOf(kept []byte) Entry {
+	r := s.unpack(&s.hash.l, kept)
+	e := Entry{Addr: r.ip, Port: r.port, Proto: r.proto, Mark: r.mark, MAC: r.mac,
+		HasMAC: s.kind.count(partMAC) > 0, PhysDev: r.physdev}
+	if n := bytes.IndexByte(r.iface[:], 0); n > 0 {
+		e.Iface = string(r.iface[:n])
+	}
+	for i := range s.kind.nets() {
+		n := s.kind.netIndex(i)
+		e.Prefix[n], e.HasPrefix[n] = r.cidr[i], true
+	}
+	if s.kind.nets() > 0 {
+		attr := kept[len(kept)-1]
+		e.NoMatch, e.Wildcard = attr&attrNoMatch != 0, attr&attrWildcard != 0
+	}
+	return e
+}
+
+// carry adds the extensions to an entry; running tells that its time has begun.
+func (a *ask) carry(l *live, e *Entry, ref uint32, running bool) {
+	e.Comment = l.comments[ref]
+	if !l.hasExt() {
+		return
+	}
+	x := l.exts.In(a.w.State).Get(int(ref))
+	e.Packets, e.Bytes, e.HasCounts = x.packets, x.bytes, l.Counters
+	e.Info, e.HasInfo = x.info, l.SKBInfo
+	if e.HasTimeout = l.HasTimeout; !e.HasTimeout || x.expires == 0 {
+		return
+	}
+	if !running {
+		e.Timeout = uint32(x.expires)
+		return
+	}
+	e.Timeout = uint32(max((x.expires-a.w.Now)/world.Second, 1))
+}
+
+func (a *ask) eachPlace(l *live, yield func(*Entry) bool) {
+	for id := range l.bitmap.elements {
+		m := a.placeAt(l, id)
+		if !m.set || a.goneFrom(l, id, m) {
+			continue
+		}
+		e := Entry{HasMAC: m.filled && l.kind.count(partMAC) > 0, MAC: m.mac}
+		if l.kind.count(partPort) > 0 {
+			e.Port = l.FirstPort + uint16(id)
+		} else {
+			e.Addr[0] = packet.V4(l.First.Uint32() + id*l.bitmap.hosts)
+		}
+		a.carry(l, &e, id, m.filled || l.kind.count(partMAC) == 0)
+		if !yield(&e) {
+			return
+		}
+	}
+}
