@@ -162,7 +162,7 @@ func socketEnd(s string) (a packet.Addr, dev, port string, v6, ok bool) {
 // receives: timers, memory, congestion control.
 func socketWords(w *wordList, s *socket.Socket) {
 	for !w.empty() {
-		word := w.next()
+		word := strings.TrimSuffix(w.next(), ")")
 		key, val, _ := strings.Cut(word, ":")
 		switch key {
 		case "users":
@@ -186,7 +186,7 @@ func socketWords(w *wordList, s *socket.Socket) {
 
 func contains(words []string, s string) bool {
 	for _, w := range words {
-		if w == s {
+		if strings.TrimSuffix(w, ")") == s {
 			return true
 		}
 	}
