@@ -18,6 +18,7 @@ type bitmap struct {
 // mapped is a place that packets have changed.
 type mapped struct {
 	set, filled bool
+	bare        bool // without the comment that stood there
 	mac         packet.MAC
 }
 
@@ -171,7 +172,7 @@ func (a *ask) addBitmap(l *live) int {
 	if !again || a.flags&Exist != 0 {
 		m.mac = mac
 	}
-	m.set, m.filled = true, hasMAC
+	m.set, m.filled, m.bare = true, hasMAC, m.bare || again
 	l.ids.In(a.w.State).Put(id, m)
 	if l.hasExt() {
 		x := l.exts.In(a.w.State).Ref(int(id))
@@ -205,7 +206,7 @@ func (a *ask) delBitmap(l *live) int {
 	if !m.set {
 		return errExist
 	}
-	l.ids.In(a.w.State).Put(id, mapped{})
+	l.ids.In(a.w.State).Put(id, mapped{bare: true})
 	if a.goneFrom(l, id, m) || a.waiting(l, id, m) {
 		return errExist
 	}

@@ -19,7 +19,7 @@ func (s *Sets) Entries(w *world.World, set int, yield func(*Entry) bool) {
 		a.eachPlace(l, yield)
 	default:
 		for i := range l.members {
-			e := Entry{Set: l.members[i].name}
+			e := Entry{Set: l.members[i].name, Comment: l.comments[uint32(i)]}
 			if a.gone(l, uint32(i)) {
 				continue
 			}
@@ -39,25 +39,38 @@ func (a *ask) eachHash(l *live, yield func(*Entry) bool) {
 				continue
 			}
 		}
-		if !a.yieldElem(l, t.at(i), i, yield) {
+		if !a.yieldElem(l, t.at(i), i, l.comments[i], yield) {
 			return
 		}
 	}
 	for _, b := range changed.All {
 		for i := range b.slots {
 			s := &b.slots[i]
-			if s.used && !a.yieldElem(l, s.e[:t.l.size], s.ref, yield) {
+			note := ""
+			if !s.bare {
+				note = l.comments[s.ref]
+			}
+			if s.used && !a.yieldElem(l, s.bytes(l), s.ref, note, yield) {
 				return
 			}
 		}
 	}
 }
 
-func (a *ask) yieldElem(l *live, kept []byte, ref uint32, yield func(*Entry) bool) bool {
+// bytes are those of an entry with its attributes.
+func (s *slot) bytes(l *live) []byte {
+	b := s.e[:l.hash.l.size]
+	b[len(b)-1] = lastByte(l, s)
+	return b
+}
+
+func (a *ask) yieldElem(l *live, kept []byte, ref uint32, note string,
+	yield func(*Entry) bool) bool {
 	if a.gone(l, ref) {
 		return true
 	}
 	e := l.entryOf(kept)
+	e.Comment = note
 	a.carry(l, &e, ref, true)
 	return yield(&e)
 }
@@ -83,7 +96,6 @@ func (s *Set) entryOf(kept []byte) Entry {
 
 // carry adds the extensions to an entry; running tells that its time has begun.
 func (a *ask) carry(l *live, e *Entry, ref uint32, running bool) {
-	e.Comment = l.comments[ref]
 	if !l.hasExt() {
 		return
 	}
@@ -111,6 +123,9 @@ func (a *ask) eachPlace(l *live, yield func(*Entry) bool) {
 			e.Port = l.FirstPort + uint16(id)
 		} else {
 			e.Addr[0] = packet.V4(l.First.Uint32() + id*l.bitmap.hosts)
+		}
+		if !m.bare {
+			e.Comment = l.comments[id]
 		}
 		a.carry(l, &e, id, m.filled || l.kind.count(partMAC) == 0)
 		if !yield(&e) {

@@ -188,6 +188,9 @@ func (l *loading) check() error {
 		if err := l.checkPrefix(i); err != nil {
 			return err
 		}
+		if s.Bitmask != (packet.Addr{}) && (s.Netmask == 0 || s.Type != "hash:ip") && l.isSpan(i) {
+			return refuse("a range in a set with %s is not supported", maskWord(s))
+		}
 	}
 	switch {
 	case s.kind.count(partPort) > 0 && e.Proto == 0:
@@ -198,6 +201,20 @@ func (l *loading) check() error {
 		return refuse("%q is not the name of an interface", cut(e.Iface))
 	}
 	return nil
+}
+
+func maskWord(s *Set) string {
+	if s.Netmask != 0 {
+		return "netmask"
+	}
+	return "bitmask"
+}
+
+// isSpan tells whether address i stands for more than one element.
+func (l *loading) isSpan(i int) bool {
+	e := l.e
+	return !e.To[i].IsZero() ||
+		!l.s.kind.isNet(i) && e.HasPrefix[i] && e.Prefix[i] != l.s.Family.hostBits()
 }
 
 // isNet tells whether address i of the entries is a prefix.
@@ -248,6 +265,7 @@ func (l *loading) eachAddr(i int, r *rec) error {
 	step := uint64(1)
 	if l.s.Netmask != 0 {
 		step = 1 << (32 - l.s.Netmask)
+		from &^= uint32(step - 1)
 	}
 	for ip := uint64(from); ip <= uint64(to); ip += step {
 		if err := l.withAddr(i, r, packet.V4(uint32(ip))); err != nil {
@@ -307,11 +325,11 @@ func (l *loading) eachNet(i int, r *rec) error {
 		return l.withNet(i, n, r, maskAddr(e.Addr[i], c, s.Family), c)
 	}
 	from, to := l.span(i)
-	if from == 0 && to == 1<<32-1 && !s.kind.net0 {
+	if from == 0 && to == 1<<32-1 {
 		return refuse("the whole of IPv4 can't be in %s", s.Type)
 	}
 	for ip := uint64(from); ip <= uint64(to); {
-		c := rangePrefix(uint32(ip), to, s.kind.net0)
+		c := rangePrefix(uint32(ip), to)
 		if err := l.withNet(i, n, r, packet.V4(uint32(ip)), c); err != nil {
 			return err
 		}
@@ -332,16 +350,12 @@ func (l *loading) withNet(i, n int, r *rec, a packet.Addr, cidr uint8) error {
 // reach beyond to.
 //
 // Kernel: net/netfilter/ipset/pfxlen.c, ip_set_range_to_cidr.
-func rangePrefix(from, to uint32, net0 bool) uint8 {
-	shortest := uint8(1)
-	if net0 {
-		shortest = 0
+func rangePrefix(from, to uint32) uint8 {
+	c := uint8(1)
+	if from != 0 {
+		c = max(c, 32-uint8(bits.TrailingZeros32(from)))
 	}
-	c := 32 - uint8(bits.TrailingZeros32(from))
-	if from == 0 {
-		c = shortest
-	}
-	for c = max(c, shortest); c < 32; c++ {
+	for ; c < 32; c++ {
 		if uint64(from)+1<<(32-c)-1 <= uint64(to) {
 			return c
 		}

@@ -15,6 +15,7 @@ type slot struct {
 	e    elem
 	attr byte
 	used bool
+	bare bool   // without the comment that stood there
 	ref  uint32 // of the extensions
 }
 
@@ -277,7 +278,7 @@ func (a *ask) put(c *adding, j int, evict bool) int {
 		*regions--
 	}
 	*regions++
-	s := slot{e: c.e, used: true}
+	s := slot{e: c.e, used: true, bare: true}
 	if j == len(c.slots) {
 		if c.l.hasExt() {
 			s.ref = uint32(c.l.exts.In(a.w.State).Append(ext{}))

@@ -39,9 +39,11 @@ func (f Family) addrLen() int { return int(f.hostBits()) / 8 }
 
 // Options are what `ipset create` says behind the type.
 type Options struct {
-	Family     Family
-	HashSize   uint32
+	Family   Family
+	HashSize uint32
+	// MaxElem is how many entries there may be; zero is the default, unless NoElem.
 	MaxElem    uint32
+	NoElem     bool
 	BucketSize uint8
 	// InitVal seeds the hash; without HasInitVal the kernel draws it.
 	InitVal    uint32

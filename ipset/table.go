@@ -51,7 +51,7 @@ func (s *Set) createHash() error {
 		s.HashSize = defaultHashSize
 	}
 	s.HashSize = max(s.HashSize, minHashSize)
-	if s.MaxElem == 0 {
+	if s.MaxElem == 0 && !s.NoElem {
 		s.MaxElem = defaultMaxElem
 	}
 	if err := s.checkMasks(); err != nil {
