@@ -309,6 +309,9 @@ func (f *FIB) objectHops(a *alias, r *Route) error {
 			return fmt.Errorf("nexthop %d: %w", m.ID, err)
 		}
 		h.weight = uint64(max(m.Weight, 1))
+		if one.Scope != link.ScopeUniverse {
+			h.scope = one.Scope // the dump tells how far away the gateway is
+		}
 		a.hops = append(a.hops, h)
 	}
 	return nil
