@@ -63,3 +63,34 @@ func (p *Packet) setIPByte(off, which int, v uint8) {
 	ip[off+which] = v
 	Replace(ip[10:12], old[:], ip[off:off+2])
 }
+
+// FillSource writes a source address that the program left open, and computes the
+// checksums that depend on it.
+func (p *Packet) FillSource(a Addr) {
+	ip := p.IP()
+	copy(ip[12:16], a.Bytes())
+	FixIP4(ip)
+	l4, at := p.L4(), sumOffset(p.Protocol())
+	if p.IsFragment() || at == 0 || len(l4) < at+2 {
+		return
+	}
+	l4[at], l4[at+1] = 0, 0
+	sum := Fold(Sum16(l4, PseudoSum(a, p.Dst(), p.Protocol(), len(l4))))
+	if sum == 0 && p.Protocol() == UDP {
+		sum = 0xffff
+	}
+	binary.BigEndian.PutUint16(l4[at:], sum)
+}
+
+// sumOffset is where a transport header has a checksum over the pseudo header.
+func sumOffset(proto uint8) int {
+	switch proto {
+	case TCP:
+		return 16
+	case UDP, UDPLite:
+		return 6
+	case DCCP:
+		return 6
+	}
+	return 0
+}

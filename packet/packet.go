@@ -123,7 +123,10 @@ type Meta struct {
 	// FragMax is IPCB(skb)->frag_max_size: the largest fragment of a reassembled
 	// packet, zero when it was whole.
 	FragMax uint16
-	Free    Free
+	// Pieces are the payload sizes of the fragments that the packet was put together
+	// from (the frag_list), nil when it was whole. They are not written in place.
+	Pieces []uint16
+	Free   Free
 }
 
 // CBFlags are IPCB(skb)->flags.
@@ -135,6 +138,7 @@ const (
 	Rerouted
 	FragComplete
 	DoRedirect
+	FragPMTU // the largest of the fragments that the packet came in had DF
 )
 
 // Packet is one packet. Offsets count from the start of the buffer. It is not

@@ -1,0 +1,161 @@
+package walk
+
+import (
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/packet/icmp"
+	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/xtables"
+)
+
+// SendUnreachable implements xtables.Mover.
+//
+// Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_unreach.
+func (k *Walk) SendUnreachable(_ *xtables.Env, typ, code uint8) {
+	if k.p.FragOff() != 0 || !k.transportSumOK() {
+		return
+	}
+	k.nested(func() { k.sendICMP(typ, code, 0) })
+}
+
+// transportSumOK checks the checksum of what REJECT answers.
+//
+// Kernel: net/netfilter/utils.c, nf_ip_checksum.
+func (k *Walk) transportSumOK() bool {
+	l4 := k.p.L4()
+	switch k.p.Protocol() {
+	case packet.TCP:
+		return len(l4) < 20 || k.sumOK(l4)
+	case packet.UDP:
+		return len(l4) < 8 || l4[6]|l4[7] == 0 || k.sumOK(l4)
+	case packet.ICMP:
+		return packet.Fold(packet.Sum16(l4, 0)) == 0
+	}
+	return true
+}
+
+// SendReset implements xtables.Mover.
+//
+// Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_reset.
+func (k *Walk) SendReset(*xtables.Env) {
+	l4 := k.p.L4()
+	if k.p.FragOff() != 0 || len(l4) < 20 || !k.sumOK(l4) || k.toMany() {
+		return
+	}
+	b, ok := icmp.Reset(k.p.IP(), 0, k.defaultTTL())
+	if !ok {
+		return
+	}
+	k.nested(func() {
+		to := k.p
+		k.begin(b, to)
+		if !k.reroute() {
+			return
+		}
+		k.Conntrack.Answer(k.World, k.p, to)
+		k.send(k.dst, to.SKB)
+	})
+}
+
+// toMany tells whether the packet went to a broadcast or multicast address.
+func (k *Walk) toMany() bool {
+	return k.hasDst && (k.dst.Kind == trace.BroadcastRoute || k.dst.Kind == trace.MulticastRoute)
+}
+
+// Tee implements xtables.Mover.
+func (k *Walk) Tee(*xtables.Env, packet.Addr, packet.Dev) {}
+
+// begin makes an answer to a packet the present one.
+func (k *Walk) begin(ip []byte, to *packet.Packet) {
+	p, _ := packet.FromIP(ip)
+	k.number(p)
+	p.Type = packet.Outgoing
+	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
+		p.Mark = to.Mark
+	}
+	k.p, k.hasDst = p, false
+}
+
+func (k *Walk) defaultTTL() uint8 { return uint8(k.Sysctl.Int("net.ipv4.ip_default_ttl", 64)) }
+
+// sendICMP answers the present packet with an ICMP error. It replaces the present
+// packet: call it nested.
+//
+// Kernel: net/ipv4/icmp.c, __icmp_send.
+func (k *Walk) sendICMP(typ, code uint8, info uint32) {
+	to := k.p
+	if !icmp.MayAnswer(to, typ) || k.toMany() || len(to.IP()) < 20 {
+		return
+	}
+	f := &route.Flow{Dst: to.Src(), TOS: icmp.TOS(to.TOS()), Proto: packet.ICMP,
+		SPort: uint16(typ), DPort: uint16(code)}
+	switch {
+	case k.hasDst && k.dst.Kind == trace.Local && k.dst.Err == 0:
+		f.Src = to.Dst()
+	case k.Sysctl.Int("net.ipv4.icmp_errors_use_inbound_ifaddr", 0) != 0 && to.In != 0:
+		f.Src = k.Links.Select(to.In, packet.Addr{}, 253)
+	}
+	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
+		f.Mark = to.Mark
+	}
+	d := k.Routes.Output(k.World, nil, f)
+	if d.Err != 0 {
+		return
+	}
+	src := f.Src
+	if src.IsAny() {
+		src = d.Source
+	}
+	k.begin(icmp.Error(to.IP(), src, typ, code, info, k.mtuOf(&d), k.defaultTTL()), to)
+	k.send(d, to.SKB)
+}
+
+// sendEchoReply answers an echo request.
+//
+// Kernel: net/ipv4/icmp.c, icmp_reply.
+func (k *Walk) sendEchoReply() {
+	to := k.p
+	f := &route.Flow{Dst: to.Src(), Src: to.Dst(), TOS: to.TOS(), Proto: packet.ICMP}
+	if k.toMany() {
+		f.Src = packet.Addr{}
+	}
+	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
+		f.Mark = to.Mark
+	}
+	d := k.Routes.Output(k.World, nil, f)
+	if d.Err != 0 {
+		return
+	}
+	src := f.Src
+	if src.IsAny() {
+		src = d.Source
+	}
+	k.begin(icmp.EchoReply(to.IP(), src, k.defaultTTL()), to)
+	k.send(d, to.SKB)
+}
+
+// sendTCPReset is the TCP stack's answer to a segment that no socket takes.
+//
+// Kernel: net/ipv4/tcp_ipv4.c, tcp_v4_send_reset.
+func (k *Walk) sendTCPReset() {
+	to := k.p
+	b, ok := icmp.Reset(to.IP(), to.TOS(), k.defaultTTL())
+	if !ok {
+		return
+	}
+	sport, dport, _ := to.Ports()
+	f := &route.Flow{Dst: to.Src(), Src: to.Dst(), TOS: to.TOS(), Proto: packet.TCP,
+		SPort: dport, DPort: sport}
+	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
+		f.Mark = to.Mark
+	}
+	d := k.Routes.Output(k.World, nil, f)
+	if d.Err != 0 {
+		return
+	}
+	k.begin(b, to)
+	k.send(d, to.SKB)
+}
+
+// sendRedirect tells the sender of a better way.
+func (k *Walk) sendRedirect() {}

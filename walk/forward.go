@@ -1,0 +1,65 @@
+package walk
+
+import (
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+)
+
+// forward takes a packet for somebody else through FORWARD.
+//
+// Kernel: net/ipv4/ip_forward.c, ip_forward.
+func (k *Walk) forward() {
+	switch {
+	case k.p.Type != packet.Host:
+		k.drop("NOT_SPECIFIED", "other-host")
+		return
+	case k.p.TTL() <= 1:
+		k.nested(func() { k.sendICMP(11, 0, 0) })
+		k.drop("IP_INHDR", "ttl")
+		return
+	}
+	k.p.Flags |= packet.Forwarded
+	if k.tooBig() {
+		k.nested(func() { k.sendICMP(3, 4, uint32(k.mtu())) })
+		k.drop("PKT_TOO_BIG", "mtu")
+		return
+	}
+	k.p.SetTTL(k.p.TTL() - 1)
+	if k.dst.DoRedirect {
+		k.nested(k.sendRedirect)
+	}
+	k.p.Priority = priorityOfTOS(k.p.TOS())
+	k.p.Out = k.dst.Out
+	if k.runHook(trace.Forward, lowest) != trace.Accept {
+		return
+	}
+	k.postrouting()
+}
+
+// tooBig tells whether a packet that must not be fragmented does not fit.
+//
+// Kernel: net/ipv4/ip_forward.c, ip_exceeds_mtu.
+func (k *Walk) tooBig() bool {
+	n := k.p.Len()
+	if n <= k.mtu() || k.p.IP()[6]&0x40 == 0 {
+		return false
+	}
+	return true
+}
+
+// priorityOfTOS is skb->priority of a forwarded packet.
+//
+// Kernel: include/net/route.h, rt_tos2priority; net/ipv4/route.c, ip_tos2prio.
+func priorityOfTOS(tos uint8) uint32 {
+	const (
+		bestEffort      = 0
+		filler          = 1
+		bulk            = 2
+		interactiveBulk = 4
+		interactive     = 6
+	)
+	table := [16]uint32{bestEffort, filler, bestEffort, bestEffort, bulk, bulk, bulk, bulk,
+		interactive, interactive, interactive, interactive, interactiveBulk, interactiveBulk,
+		interactiveBulk, interactiveBulk}
+	return table[tos&0x1e>>1]
+}

@@ -1,0 +1,146 @@
+package walk
+
+import (
+	"encoding/binary"
+
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+)
+
+// localDeliver takes the packet through INPUT to its protocol.
+//
+// Kernel: net/ipv4/ip_input.c, ip_local_deliver.
+func (k *Walk) localDeliver() {
+	if k.p.IsFragment() && k.reassemble() != trace.Accept {
+		k.end(&trace.Outcome{Result: trace.Absorbed, Why: "waiting-for-fragments"})
+		return
+	}
+	k.p.Out = 0
+	if k.runHook(trace.Input, lowest) != trace.Accept {
+		return
+	}
+	k.protocol()
+}
+
+// protocol hands the packet to its transport protocol.
+//
+// Kernel: net/ipv4/ip_input.c, ip_protocol_deliver_rcu.
+func (k *Walk) protocol() {
+	src, dst := k.p.Src(), k.p.Dst()
+	sport, dport, _ := k.p.Ports()
+	proto := k.p.Protocol()
+	var sock uint32
+	if s, ok := k.Sockets.Lookup(k.World, proto, src, sport, dst, dport, k.p.In); ok {
+		sock = s.ID
+	}
+	if k.Trace != nil {
+		k.Trace.Add(k.p, &trace.Deliver{Dev: k.p.In, Frame: clone(k.p.IP()), Socket: sock})
+	}
+	switch {
+	case proto == packet.ICMP:
+		k.icmpReceive()
+	case sock != 0:
+		k.delivered(sock)
+	case proto == packet.UDP || proto == packet.UDPLite:
+		k.noUDP()
+	case proto == packet.TCP:
+		k.noTCP()
+	case proto == packet.SCTP || proto == packet.DCCP || proto == packet.IGMP:
+		k.drop("NO_SOCKET", "no-listener")
+	default:
+		k.nested(func() { k.sendICMP(3, 2, 0) })
+		k.drop("IP_NOPROTO", "no-protocol")
+	}
+}
+
+func (k *Walk) delivered(sock uint32) {
+	k.end(&trace.Outcome{Result: trace.Delivered, Dev: k.p.In, Frame: clone(k.p.IP()),
+		Socket: sock})
+}
+
+// noUDP answers a datagram that nobody waits for.
+//
+// Kernel: net/ipv4/udp.c, __udp4_lib_rcv.
+func (k *Walk) noUDP() {
+	l4 := k.p.L4()
+	if len(l4) < 8 || int(binary.BigEndian.Uint16(l4[4:])) > len(l4) ||
+		int(binary.BigEndian.Uint16(l4[4:])) < 8 {
+		k.drop("PKT_TOO_SMALL", "header-truncated")
+		return
+	}
+	if k.dst.Kind == trace.BroadcastRoute || k.dst.Kind == trace.MulticastRoute {
+		k.drop("NO_SOCKET", "no-listener")
+		return
+	}
+	n := int(binary.BigEndian.Uint16(l4[4:]))
+	if binary.BigEndian.Uint16(l4[6:]) != 0 && !k.sumOK(l4[:n]) {
+		k.drop("UDP_CSUM", "bad-checksum")
+		return
+	}
+	k.nested(func() { k.sendICMP(3, 3, 0) })
+	k.drop("NO_SOCKET", "no-listener")
+}
+
+// noTCP answers a segment that no socket takes with a reset.
+//
+// Kernel: net/ipv4/tcp_ipv4.c, tcp_v4_rcv.
+func (k *Walk) noTCP() {
+	l4 := k.p.L4()
+	switch {
+	case k.p.Type != packet.Host:
+		k.drop("NOT_SPECIFIED", "other-host")
+		return
+	case len(l4) < 20:
+		k.drop("PKT_TOO_SMALL", "header-truncated")
+		return
+	case int(l4[12]>>4)*4 < 20 || int(l4[12]>>4)*4 > len(l4):
+		k.drop("PKT_TOO_SMALL", "bad-header")
+		return
+	case !k.sumOK(l4):
+		k.drop("TCP_CSUM", "bad-checksum")
+		return
+	}
+	if l4[13]&tcpRST == 0 && k.dst.Kind == trace.Local {
+		k.nested(k.sendTCPReset)
+	}
+	k.drop("NO_SOCKET", "no-listener")
+}
+
+const tcpRST = 0x04
+
+// sumOK checks a transport checksum with its pseudo header.
+func (k *Walk) sumOK(l4 []byte) bool {
+	sum := packet.PseudoSum(k.p.Src(), k.p.Dst(), k.p.Protocol(), len(l4))
+	return packet.Fold(packet.Sum16(l4, sum)) == 0
+}
+
+// icmpReceive is the kernel's own use of ICMP.
+//
+// Kernel: net/ipv4/icmp.c, icmp_rcv.
+func (k *Walk) icmpReceive() {
+	l4 := k.p.L4()
+	switch {
+	case len(l4) < 8:
+		k.drop("PKT_TOO_SMALL", "header-truncated")
+		return
+	case packet.Fold(packet.Sum16(l4, 0)) != 0:
+		k.drop("ICMP_CSUM", "bad-checksum")
+		return
+	case l4[0] > 18:
+		k.drop("UNHANDLED_PROTO", "icmp-type")
+		return
+	}
+	if l4[0] == 8 && k.answersEcho() {
+		k.nested(k.sendEchoReply)
+	}
+	k.delivered(0)
+}
+
+// answersEcho tells whether an echo request gets a reply.
+func (k *Walk) answersEcho() bool {
+	if k.Sysctl.Int("net.ipv4.icmp_echo_ignore_all", 0) != 0 {
+		return false
+	}
+	wide := k.dst.Kind == trace.BroadcastRoute || k.dst.Kind == trace.MulticastRoute
+	return !wide || k.Sysctl.Int("net.ipv4.icmp_echo_ignore_broadcasts", 1) == 0
+}

@@ -1,0 +1,146 @@
+package walk
+
+import (
+	"fmt"
+
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/trace"
+)
+
+const anySource = route.AnySource
+
+// Local is a packet that a program on the host sends.
+type Local struct {
+	IP          []byte
+	Socket      string // raw, udp, tcp, icmp; empty for one of the packet's protocol
+	Mark        uint32
+	UID, GID    uint32
+	Dev         packet.Dev // SO_BINDTODEVICE
+	Transparent bool
+}
+
+// Send walks a packet that a program sends, and all that comes of it. A source of
+// 0.0.0.0 is filled in by the route, with the checksums.
+//
+// Kernel: net/ipv4/ip_output.c; the lookups of net/ipv4/raw.c, udp.c and tcp_ipv4.c.
+func (h *Host) Send(k *Walk, l Local) {
+	p, ok := packet.FromIP(l.IP)
+	if !ok || !p.Is4() {
+		k.Err = fmt.Errorf("a packet of %d bytes has no whole IPv4 header", len(l.IP))
+		return
+	}
+	k.number(p)
+	k.p = p
+	p.Mark, p.Type = l.Mark, packet.Outgoing
+	f := h.localFlow(p, l)
+	d := k.Routes.Output(k.World, nil, f)
+	if d.Err == 0 && l.Socket != "raw" && f.Src != p.Src() {
+		f.Src = p.Src()
+		if f.Src.IsAny() {
+			f.Src = d.Source
+		}
+	}
+	p.Socket = k.Sockets.Owned(k.World, p.Protocol(), l.UID, l.GID)
+	if d = k.Routes.Output(k.World, k.Trace, f); d.Err != 0 {
+		k.noRoute(d)
+		return
+	}
+	if p.Src().IsAny() {
+		p.FillSource(d.Source)
+	}
+	k.send(d, 0)
+	k.drain()
+}
+
+// localFlow is what the socket's first lookup asks.
+func (h *Host) localFlow(p *packet.Packet, l Local) *route.Flow {
+	f := &route.Flow{Dst: p.Dst(), Src: p.Src(), Proto: p.Protocol(), TOS: p.TOS(), Mark: l.Mark,
+		UID: l.UID, Out: l.Dev}
+	f.SPort, f.DPort, _ = p.Ports()
+	if l.Transparent {
+		f.Flags |= route.AnySource
+	}
+	if l.Socket == "raw" {
+		// raw_sendmsg with IP_HDRINCL knows neither source nor ports.
+		f.Src, f.SPort, f.DPort, f.Proto = packet.Addr{}, 0, 0, 255
+		f.Flags |= route.AnySource
+	}
+	return f
+}
+
+// noRoute ends a local packet that can't leave: the program gets an error.
+func (k *Walk) noRoute(d route.Decision) {
+	if k.Trace != nil {
+		k.Trace.Changed(k.p, &trace.LocalOut{Frame: clone(k.p.IP())})
+	}
+	o := &trace.Outcome{Result: trace.Dropped, Reason: d.Reason, Why: d.Why}
+	if o.Reason == "" {
+		o.Reason = "IP_OUTNOROUTES"
+	}
+	if d.Kind == trace.Unreachable || d.Kind == trace.Prohibit {
+		o.Result = trace.Rejected
+	}
+	k.end(o)
+}
+
+// send takes a local packet with its route through OUTPUT. parent is the packet
+// that it answers, zero for none.
+//
+// Kernel: net/ipv4/ip_output.c, ip_local_out.
+func (k *Walk) send(d route.Decision, parent int) {
+	k.dst, k.hasDst = d, true
+	k.p.Realm = d.Realm
+	k.p.In, k.p.Out = 0, d.Out
+	if k.Trace != nil {
+		k.Trace.Changed(k.p, &trace.LocalOut{Frame: clone(k.p.IP()), Parent: parent})
+	}
+	if k.runHook(trace.Output, lowest) != trace.Accept {
+		return
+	}
+	k.postrouting()
+}
+
+// outFlow is the lookup that ip_route_me_harder makes for the present packet.
+func (k *Walk) outFlow() *route.Flow {
+	p := k.p
+	return &route.Flow{Src: p.Src(), Dst: p.Dst(), TOS: p.TOS(), Mark: p.Mark,
+		Out: k.Sockets.BoundDev(k.World, p.Socket)}
+}
+
+// mangleOutput asks the mangle table and routes anew when it changed what routing
+// goes by.
+//
+// Kernel: net/ipv4/netfilter/iptable_mangle.c, ipt_mangle_out.
+func (k *Walk) mangleOutput(st *stage) trace.Verdict {
+	p := k.p
+	src, dst, tos, mark := p.Src(), p.Dst(), p.TOS(), p.Mark
+	v := k.table(st)
+	if v == trace.DropIt || v == trace.Stolen {
+		return v
+	}
+	if p.Src() == src && p.Dst() == dst && p.TOS() == tos && p.Mark == mark {
+		return v
+	}
+	if !k.reroute() {
+		k.env.By = trace.RuleRef{Table: -1}
+		return trace.DropIt
+	}
+	return v
+}
+
+// natOutput translates and routes anew when the destination changed.
+//
+// Kernel: net/netfilter/nf_nat_proto.c, nf_nat_ipv4_local_fn.
+func (k *Walk) natOutput(st *stage) trace.Verdict {
+	dst := k.p.Dst()
+	v := k.nat(st)
+	if v != trace.Accept || k.p.Dst() == dst {
+		return v
+	}
+	if !k.reroute() {
+		k.env.By = trace.RuleRef{Table: -1}
+		return trace.DropIt
+	}
+	return v
+}

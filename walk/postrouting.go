@@ -1,0 +1,70 @@
+package walk
+
+import (
+	"github.com/hookpath/hookpath/link"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+)
+
+// postrouting takes a packet with a route through POSTROUTING to its device.
+//
+// Kernel: net/ipv4/ip_output.c, ip_output and ip_mc_output.
+func (k *Walk) postrouting() {
+	k.p.Out = k.dst.Out
+	if k.runHook(trace.Postrouting, lowest) != trace.Accept {
+		return
+	}
+	k.finishOutput()
+}
+
+// finishOutput cuts what does not fit and sends the pieces.
+//
+// Kernel: net/ipv4/ip_output.c, __ip_finish_output.
+func (k *Walk) finishOutput() {
+	mtu := k.mtu()
+	if k.p.Len() <= mtu && (k.p.FragMax == 0 || k.p.Len() <= int(k.p.FragMax)) {
+		k.transmit()
+		return
+	}
+	k.fragment(mtu)
+}
+
+// transmit resolves the next hop and puts the frame on the wire.
+//
+// Kernel: net/ipv4/ip_output.c, ip_finish_output2.
+func (k *Walk) transmit() {
+	d := &k.dst
+	out := k.Links.ByIndex(d.Out)
+	hop := d.Nexthop(k.p.Dst())
+	if out.Index == loopback {
+		k.loop()
+		return
+	}
+	mac, how := k.Links.Resolve(k.World, d.Out, hop, d.Kind)
+	known := how != link.Unresolved
+	if k.Trace != nil {
+		k.Trace.Add(k.p, &trace.Neigh{Dev: d.Out, Addr: hop, MAC: mac, Found: known})
+	}
+	if !known {
+		k.end(&trace.Outcome{Result: trace.Absorbed, Dev: d.Out, Why: "no-neighbour"})
+		return
+	}
+	k.p.PushLink(mac, out.MAC)
+	if k.Trace != nil {
+		k.Trace.Changed(k.p, &trace.Transmit{Dev: d.Out, Frame: clone(k.p.Frame())})
+	}
+	k.end(&trace.Outcome{Result: trace.Transmitted, Dev: d.Out, Frame: clone(k.p.Frame())})
+}
+
+const loopback packet.Dev = 1
+
+// loop hands the packet back over lo. It keeps its connection and its route.
+//
+// Kernel: drivers/net/loopback.c, loopback_xmit.
+func (k *Walk) loop() {
+	k.p.PushLink(packet.MAC{}, packet.MAC{})
+	if k.Trace != nil {
+		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})
+	}
+	k.queue = append(k.queue, queued{dev: loopback, p: k.p})
+}

@@ -1,0 +1,112 @@
+package walk
+
+import (
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/link"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/trace"
+)
+
+// routeInput decides where a received packet goes: here, on, or nowhere.
+//
+// Kernel: net/ipv4/ip_input.c, ip_rcv_finish_core.
+func (k *Walk) routeInput() {
+	if !k.hasDst {
+		k.dst, k.hasDst = k.Routes.Input(k.World, k.Trace, k.p), true
+	}
+	d := &k.dst
+	k.p.Realm = d.Realm
+	if d.Err != 0 && !d.ICMP {
+		k.drop(d.Reason, d.Why)
+		return
+	}
+	if k.badMulticast() {
+		return
+	}
+	switch {
+	case d.Err != 0:
+		k.routeError()
+	case d.Local || d.Kind == trace.Local || d.Kind == trace.BroadcastRoute:
+		k.localDeliver()
+	case d.Kind == trace.Unicast:
+		k.forward()
+	default:
+		k.drop("NOT_SPECIFIED", "not-for-us")
+	}
+}
+
+// badMulticast drops unicast packets in multicast frames, where that is asked for.
+func (k *Walk) badMulticast() bool {
+	kind := k.dst.Kind
+	if kind == trace.BroadcastRoute || kind == trace.MulticastRoute {
+		return false
+	}
+	l := k.Links.ByIndex(k.p.In)
+	if k.p.Type != packet.Broadcast && k.p.Type != packet.Multicast || l == nil ||
+		!l.Conf.DropUnicastInL2Multicast {
+		return false
+	}
+	k.drop("UNICAST_IN_L2_MULTICAST", "unicast-in-multicast-frame")
+	return true
+}
+
+// routeError answers a packet that has no route.
+//
+// Kernel: net/ipv4/route.c, ip_error.
+func (k *Walk) routeError() {
+	d := k.dst
+	o := &trace.Outcome{Result: trace.Dropped, Reason: d.Reason, Why: d.Why}
+	if d.Kind == trace.Unreachable || d.Kind == trace.Prohibit {
+		o.Result = trace.Rejected
+	}
+	if d.ICMP {
+		k.nested(func() { k.sendICMP(d.ICMPType, d.ICMPCode, 0) })
+	}
+	k.end(o)
+}
+
+// nested runs what the kernel does on top of the present packet, and comes back to
+// it.
+func (k *Walk) nested(f func()) {
+	if k.steps++; k.steps > maxSteps {
+		return
+	}
+	s := k.save()
+	f()
+	k.restore(s)
+}
+
+// reroute looks the route of a local packet up again, after its addresses, mark or
+// TOS changed. It is false when there is none: the packet is then dropped.
+//
+// Kernel: net/ipv4/netfilter.c, ip_route_me_harder.
+func (k *Walk) reroute() bool {
+	f := k.outFlow()
+	kind := k.Routes.AddrType(k.p.Src(), 0, field.Src, nil)
+	if kind == trace.Local || kind == trace.Unicast {
+		f.Flags |= anySource
+	} else {
+		f.Src = packet.Addr{}
+	}
+	d := k.Routes.Output(k.World, k.Trace, f)
+	if d.Err != 0 {
+		return false
+	}
+	k.dst, k.hasDst = d, true
+	k.p.Realm = d.Realm
+	return true
+}
+
+// mtu is the largest packet that the present route carries.
+func (k *Walk) mtu() int { return k.mtuOf(&k.dst) }
+
+func (k *Walk) mtuOf(d *route.Decision) int {
+	if d.MTU != 0 {
+		return d.MTU
+	}
+	if l := k.Links.ByIndex(d.Out); l != nil {
+		return l.MTU
+	}
+	return link.MinMTU
+}

@@ -1,0 +1,209 @@
+package walk
+
+import (
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
+	"github.com/hookpath/hookpath/xtables"
+)
+
+// maxSteps bounds the packets that one question can set in motion.
+const maxSteps = 200
+
+// Walk is one question on its way through a host: the packet that was asked about
+// and all that came of it. It is not safe for concurrent use.
+type Walk struct {
+	*Host
+	World *world.World
+	Trace *trace.Trace
+	// End, when set, gets each packet's end; a trace gets it anyway.
+	End func(*trace.Outcome)
+	// Err is the first thing on the way that can't be walked.
+	Err error
+
+	env   xtables.Env
+	queue []queued
+	skbs  int
+	steps int
+	// dst is the routing decision that the present packet carries (skb_dst).
+	dst      route.Decision
+	hasDst   bool
+	p        *packet.Packet
+	hook     trace.Hook
+	narrowed map[field.ID][]narrowing
+}
+
+// queued is a frame that a device will receive when the present work is done.
+type queued struct {
+	dev   packet.Dev
+	p     *packet.Packet
+	input bool // a packet without link header that lo carries
+}
+
+// NewWalk begins a question. A nil trace records nothing.
+func (h *Host) NewWalk(w *world.World, tr *trace.Trace) *Walk {
+	k := &Walk{Host: h, World: w, Trace: tr}
+	k.env = xtables.Env{Rooms: &h.Rooms, World: w, Trace: tr, Mover: k, Family: trace.IPv4,
+		Narrow: k.narrow}
+	return k
+}
+
+// Unknown says that a field lies outside of what the question tells: a test on it
+// forks the walk.
+func (k *Walk) Unknown(id field.ID) {
+	if k.env.Unknown == nil {
+		k.env.Unknown = map[field.ID]bool{}
+	}
+	k.env.Unknown[id] = true
+}
+
+// saved is what a nested packet must not disturb.
+type saved struct {
+	dst    route.Decision
+	hasDst bool
+	p      *packet.Packet
+	hook   trace.Hook
+	env    xtables.Env
+}
+
+func (k *Walk) save() saved {
+	return saved{k.dst, k.hasDst, k.p, k.hook, k.env}
+}
+
+func (k *Walk) restore(s saved) {
+	k.dst, k.hasDst, k.p, k.hook, k.env = s.dst, s.hasDst, s.p, s.hook, s.env
+}
+
+// number gives a packet the next number of the trace.
+func (k *Walk) number(p *packet.Packet) {
+	k.skbs++
+	p.SKB = k.skbs
+}
+
+// runHook takes the present packet through a hook's stages above a priority.
+//
+// Kernel: net/netfilter/core.c, nf_hook_slow.
+func (k *Walk) runHook(hook trace.Hook, above int) trace.Verdict {
+	k.hook = hook
+	stages := k.hooks[hook]
+	for i := range stages {
+		st := &stages[i]
+		if st.priority <= above {
+			continue
+		}
+		if k.Trace != nil {
+			k.Trace.Add(k.p, &trace.HookRun{Family: trace.IPv4, Hook: hook,
+				Priority: st.priority, Name: st.name, In: k.p.In, Out: k.p.Out,
+				PhysIn: k.p.PhysIn, PhysOut: k.p.PhysOut})
+		}
+		k.env.By = trace.RuleRef{Table: -1}
+		if v := st.run(k, st); v != trace.Accept {
+			k.stopped(v, st)
+			return v
+		}
+	}
+	return trace.Accept
+}
+
+// lowest is below every priority.
+const lowest = -1 << 31
+
+// stopped ends the packet that a hook did not let through.
+func (k *Walk) stopped(v trace.Verdict, st *stage) {
+	if v == trace.Stolen || v == trace.Queue {
+		k.end(&trace.Outcome{Result: trace.Absorbed, Why: absorbedWhy(v, st)})
+		return
+	}
+	by := k.env.By
+	o := &trace.Outcome{Result: trace.Dropped, Reason: "NETFILTER_DROP", Why: "rule-drop"}
+	switch {
+	case by.Table < 0:
+		o.Why = trace.Why(st.name + "-drop")
+	case by.Rule == 0:
+		o.Why, o.By = "policy-drop", &by
+	default:
+		o.By = &by
+		if k.rejected(by) {
+			o.Result, o.Why = trace.Rejected, "reject"
+		}
+	}
+	k.end(o)
+}
+
+func absorbedWhy(v trace.Verdict, st *stage) trace.Why {
+	switch {
+	case v == trace.Queue:
+		return "queue"
+	case st.name == "defrag":
+		return "waiting-for-fragments"
+	}
+	return "stolen"
+}
+
+func (k *Walk) rejected(by trace.RuleRef) bool {
+	r := k.programs[by.Table].RuleAt(by)
+	return r != nil && r.Ext != nil && r.Ext.Name == "REJECT"
+}
+
+// end records how the present packet ended.
+func (k *Walk) end(o *trace.Outcome) {
+	o.SKB, o.Free = k.p.SKB, k.p.Free
+	if k.Trace != nil {
+		if o.Result == trace.Dropped || o.Result == trace.Rejected {
+			k.Trace.Add(k.p, &trace.Drop{Reason: o.Reason, Why: o.Why, By: o.By})
+		}
+		k.Trace.Outcomes = append(k.Trace.Outcomes, *o)
+	}
+	if k.End != nil {
+		k.End(o)
+	}
+	k.Conntrack.Release(k.World, k.p)
+}
+
+// drop ends the present packet with a reason.
+func (k *Walk) drop(reason trace.Reason, why trace.Why) {
+	k.end(&trace.Outcome{Result: trace.Dropped, Reason: reason, Why: why})
+}
+
+// drain works off what devices hand over, first in, first out.
+func (k *Walk) drain() {
+	for len(k.queue) > 0 && k.Err == nil {
+		q := k.queue[0]
+		k.queue = k.queue[1:]
+		if k.steps++; k.steps > maxSteps {
+			k.p = q.p
+			k.drop("NOT_SPECIFIED", "loop")
+			continue
+		}
+		k.receive(q.dev, q.p)
+	}
+}
+
+// table asks one table's rules.
+func (k *Walk) table(st *stage) trace.Verdict {
+	k.env.Packet, k.env.Hook = k.p, k.hook
+	k.env.Nexthop, k.env.MTU = k.dst.Gateway, k.mtu()
+	return st.program.Run(&k.env)
+}
+
+// track gives the packet its connection.
+func (k *Walk) track(*stage) trace.Verdict {
+	return k.Conntrack.In(k.World, k.Trace, k.p, k.hook)
+}
+
+// confirm enters a new connection into the table.
+func (k *Walk) confirm(*stage) trace.Verdict {
+	return k.Conntrack.Confirm(k.World, k.Trace, k.p)
+}
+
+// nat translates the packet, asking the nat table for a new connection.
+func (k *Walk) nat(st *stage) trace.Verdict {
+	return k.NAT.Hook(k.World, k.Trace, k.p, k.hook, func() trace.Verdict {
+		if st.program == nil {
+			return trace.Accept
+		}
+		return k.table(st)
+	})
+}
