@@ -19,24 +19,26 @@ import (
 
 // talk is a conversation: what each side last saw and said.
 type talk struct {
-	proto uint8
-	side  [2]int         // the wire that each peer stands on
-	src   [2]packet.Addr // of what each peer sends
-	dst   [2]packet.Addr
-	sport [2]uint16
-	dport [2]uint16
-	known bool // the second peer has seen something
-	seq   [2]uint32
-	ack   [2]uint32
-	vtag  [2]uint32
-	stage int
-	last  [2][]byte // what each peer sent last
-	seen  [2][]byte // what came out at each peer last
+	proto  uint8
+	side   [2]int         // the wire that each peer stands on
+	src    [2]packet.Addr // of what each peer sends
+	dst    [2]packet.Addr
+	sport  [2]uint16
+	dport  [2]uint16
+	known  bool // the second peer has seen something
+	seq    [2]uint32
+	ack    [2]uint32
+	vtag   [2]uint32
+	stage  int
+	script []line
+	last   [2][]byte // what each peer sent last
+	seen   [2][]byte // what came out at each peer last
 }
 
 // peers draws the ends of a conversation.
 func newTalk(rng *rand.Rand) *talk {
-	t := &talk{proto: pick[uint8](rng, packet.TCP, packet.TCP, packet.TCP, packet.TCP, packet.UDP,
+	t := &talk{proto: pick[uint8](rng, packet.TCP, packet.TCP, packet.TCP, packet.TCP,
+		packet.TCP, packet.TCP, packet.TCP, packet.TCP, packet.UDP,
 		packet.UDP, packet.ICMP, packet.ICMP, packet.SCTP, packet.GRE, 99, packet.UDPLite,
 		packet.DCCP)}
 	client := packet.V4(0x0a00010a + uint32(rng.IntN(4)))
@@ -78,6 +80,12 @@ func (t *talk) saw(who int, ip []byte) {
 func (t *talk) next(rng *rand.Rand) (who int, ip []byte) {
 	if t.known && rng.IntN(2) == 0 {
 		who = 1
+	}
+	if t.proto == packet.TCP && t.script != nil && rng.IntN(8) != 0 {
+		who = t.script[t.stage%len(t.script)].who
+		if !t.known {
+			who = 0
+		}
 	}
 	switch {
 	case t.last[who] != nil && rng.IntN(12) == 0:
@@ -150,37 +158,52 @@ func (t *talk) payload(rng *rand.Rand, who int) []byte {
 	return b
 }
 
-// script is a plain TCP conversation: who sends what.
-var script = []struct {
-	who   int
-	flags uint8
-	data  int
-}{{0, 2, 0}, {1, 18, 0}, {0, 16, 0}, {0, 24, 30}, {1, 16, 0}, {1, 24, 90}, {0, 16, 0},
-	{0, 17, 0}, {1, 16, 0}, {1, 17, 0}, {0, 16, 0}, {0, 2, 0}}
+// line is a segment of a script; afresh begins at another sequence number.
+type line struct {
+	who    int
+	flags  uint8
+	data   int
+	afresh bool
+}
+
+// scripts are TCP conversations: a whole one, and such in which one side knows of no
+// connection or another one than the router does.
+var scripts = [][]line{
+	{{0, 2, 0, false}, {1, 18, 0, false}, {0, 16, 0, false}, {0, 24, 30, false}, {1, 16, 0, false},
+		{1, 24, 90, false}, {0, 16, 0, false}, {0, 17, 0, false}, {1, 16, 0, false},
+		{1, 17, 0, false}, {0, 16, 0, false}, {0, 2, 0, true}},
+	{{0, 2, 0, false}, {1, 16, 0, true}, {0, 4, 0, false}, {0, 2, 0, true}, {1, 18, 0, false}},
+	{{0, 2, 0, false}, {1, 18, 0, false}, {0, 16, 0, false}, {0, 2, 0, true}, {1, 18, 0, true},
+		{0, 16, 0, false}, {0, 24, 20, false}, {1, 16, 0, false}},
+	{{0, 2, 0, false}, {1, 18, 0, false}, {0, 16, 0, false}, {0, 2, 0, true}, {1, 20, 0, false},
+		{0, 2, 0, true}},
+	{{0, 2, 0, false}, {1, 18, 0, false}, {0, 16, 0, false}, {0, 17, 0, false}, {1, 17, 0, false},
+		{0, 2, 0, true}, {1, 16, 0, false}, {0, 4, 0, false}, {0, 16, 0, false}},
+	{{0, 2, 0, false}, {1, 2, 0, false}, {0, 18, 0, false}, {1, 16, 0, false}, {1, 24, 9, false},
+		{0, 4, 0, false}, {0, 2, 0, true}},
+	{{0, 24, 40, false}, {1, 16, 0, false}, {1, 24, 40, false}, {0, 16, 0, false}, {1, 4, 0, false}},
+	{{0, 2, 0, false}, {1, 20, 0, false}, {0, 2, 0, false}, {1, 18, 0, false}, {1, 20, 0, false}},
+}
 
 // tcp builds a segment: mostly the script's, sometimes anything.
 func (t *talk) tcp(rng *rand.Rand, who int) []byte {
 	flags, data := pick[uint8](rng, 2, 18, 16, 24, 17, 4, 20, 0, 3, 41), rng.IntN(40)
 	follow := rng.IntN(7) != 0
 	if follow {
-		for t.stage < len(script) && script[t.stage].who != who {
-			if rng.IntN(3) != 0 {
-				break
-			}
-			t.stage++
+		if t.script == nil {
+			t.script = pick(rng, scripts...)
 		}
-		s := script[min(t.stage, len(script)-1)]
+		s := t.script[t.stage%len(t.script)]
 		flags, data = s.flags, s.data
+		if s.afresh && rng.IntN(8) != 0 {
+			t.seq[who] += uint32(rng.IntN(3)) * 100000
+		}
 		t.stage++
 	}
 	var opts []byte
 	if flags&2 != 0 {
 		opts = pick(rng, nil, []byte{2, 4, 5, 0xb4, 1, 3, 3, byte(rng.IntN(16))},
 			[]byte{4, 2, 1, 3, 3, 7, 0, 0}, []byte{4, 2, 2, 4, 5, 0xb4, 1, 1})
-		if flags == 2 && t.stage >= len(script) {
-			t.stage = 1
-			t.seq[who] += uint32(rng.IntN(3)) * 100000
-		}
 	} else if rng.IntN(5) == 0 {
 		opts = make([]byte, 12)
 		opts[0], opts[1], opts[2], opts[3] = 1, 1, 5, 10
@@ -191,8 +214,9 @@ func (t *talk) tcp(rng *rand.Rand, who int) []byte {
 	copy(b[20:], opts)
 	seq, ack := t.seq[who], t.ack[who]
 	if !follow || rng.IntN(10) == 0 {
-		seq += uint32(pick(rng, 0, 0, -1, 1, 1000, -1000, 70000, -70000, 1<<30))
-		ack += uint32(pick(rng, 0, 0, -1, 1, 500, -70000, 1<<29))
+		seq += uint32(pick(rng, 0, 0, -1, 1, 2, 499, 1000, -1000, 8000, 7999, -8000, 65535, 70000,
+			-70000, 1<<30))
+		ack += uint32(pick(rng, 0, 0, -1, 1, 500, -500, -7000, -30000, -65990, -66010, -70000, 1<<29))
 	}
 	if rng.IntN(30) == 0 {
 		seq = 0
@@ -533,7 +557,7 @@ func (m *model) flowDiff(want map[flowKey]entry, c *counts) string {
 			if e.timeout == 0 {
 				continue
 			}
-			return "missing: " + line(&e.flow)
+			return "missing: " + show(&e.flow)
 		}
 		if f.Proto() == packet.TCP {
 			c.states[f.TCP.State.String()]++
@@ -545,13 +569,13 @@ func (m *model) flowDiff(want map[flowKey]entry, c *counts) string {
 	}
 	for _, f := range got {
 		if f.Expires(m.w.Now) > 0 {
-			return "too much: " + line(&f)
+			return "too much: " + show(&f)
 		}
 	}
 	return ""
 }
 
-func line(f *conntrack.Flow) string {
+func show(f *conntrack.Flow) string {
 	return fmt.Sprintf("%s status %#x scale %d %d flags %#x %#x",
 		f.Append(nil, 0, conntrack.Format{Counters: true}), uint32(f.Status), f.TCP.Seen[0].Scale,
 		f.TCP.Seen[1].Scale, f.TCP.Seen[0].Flags, f.TCP.Seen[1].Flags)
@@ -559,7 +583,7 @@ func line(f *conntrack.Flow) string {
 
 func (m *model) entryDiff(got *conntrack.Flow, e *entry) string {
 	want := e.flow
-	g, w := line(got), line(&want)
+	g, w := show(got), show(&want)
 	if got.Proto() == packet.SCTP {
 		g += fmt.Sprintf(" %x", got.SCTP.VTag)
 		w += fmt.Sprintf(" %x", want.SCTP.VTag)
