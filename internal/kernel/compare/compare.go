@@ -1,0 +1,243 @@
+// Package compare holds the engine against this machine's kernel: both get the same
+// snapshot and the same packets, and must say the same of every rule, frame, delivery
+// and connection.
+//
+// It stands beside the packet's way, where packages kernel and walk meet.
+package compare
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hookpath/hookpath/internal/kernel"
+	"github.com/hookpath/hookpath/internal/kernel/gen"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/snapshot"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/walk"
+	"github.com/hookpath/hookpath/world"
+)
+
+// Tally counts what was compared.
+type Tally struct {
+	Scenarios, Packets, Agreed int
+	// Excluded counts scenarios that were not begun, by the excluded extension.
+	Excluded map[string]int
+	// Unsupported counts questions that the engine refused, by its message. They are
+	// not put to the kernel, so that both memories stay alike.
+	Unsupported map[string]int
+	// Diffs are the disagreements. Each ends its scenario: memories have parted.
+	Diffs []string
+	Cover gen.Cover
+}
+
+// pair is one scenario in both worlds.
+type pair struct {
+	seed  uint64
+	save  string
+	run   *kernel.Run
+	host  *walk.Host
+	state *world.State
+	flows []string // of the kernel, after the last question
+}
+
+// Run compares one scenario of the seed. The error is the run's own.
+func (t *Tally) Run(ctx context.Context, seed uint64, o gen.Options, questions int) error {
+	g := gen.New(seed, o)
+	sc := g.Scenario()
+	if why := excluded(sc); why != "" {
+		count(&t.Excluded, why)
+		return nil
+	}
+	r, err := kernel.Open(ctx, sc)
+	if err != nil {
+		return fmt.Errorf("seed %d: lay out: %w", seed, err)
+	}
+	defer r.Close()
+	p := &pair{seed: seed, save: sc.Hosts[0].Files["iptables-save"], run: r}
+	if err := p.build(); err != nil {
+		count(&t.Unsupported, err.Error())
+		return nil
+	}
+	t.Scenarios++
+	for range questions {
+		if more, err := t.ask(p, g); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+func count(m *map[string]int, key string) {
+	if *m == nil {
+		*m = map[string]int{}
+	}
+	(*m)[key]++
+}
+
+// build makes the engine's host from what the tools print of the kernel's.
+func (p *pair) build() error {
+	files, err := p.run.Collect("r")
+	if err != nil {
+		return err
+	}
+	d := &snapshot.Dir{Name: "r", Files: map[string][]byte{}}
+	for name, text := range files {
+		d.Files[name] = []byte(text)
+	}
+	cfg, err := d.Config(snapshot.Options{Now: world.Instant(time.Now().UnixNano())})
+	if err != nil {
+		return err
+	}
+	if p.host, _, err = walk.Build(cfg); err != nil {
+		return err
+	}
+	p.state = p.host.Memory()
+	return nil
+}
+
+// ask puts the next question to both. False ends the scenario.
+func (t *Tally) ask(p *pair, g *gen.Gen) (bool, error) {
+	q := g.Next()
+	// A trial first: what the engine refuses must not change the kernel's memory.
+	if k := p.walk(&q, time.Now(), &world.Dice{}); k.Err != nil {
+		count(&t.Unsupported, k.Err.Error())
+		g.Learn(kernel.Answer{})
+		return true, nil
+	}
+	a, err := p.run.Ask(q)
+	if err != nil {
+		return false, err
+	}
+	if a.Err != "" {
+		return false, fmt.Errorf("seed %d question %s: %s", p.seed, q.ID, a.Err)
+	}
+	g.Learn(a)
+	t.Packets++
+	t.Cover.Add(p.save, a.Steps)
+	diff := p.settle(&q, &a)
+	p.flows = a.Flows
+	if diff != "" {
+		t.Diffs = append(t.Diffs, diff)
+		return false, nil
+	}
+	t.Agreed++
+	return true, nil
+}
+
+// maxBranches bounds the answers of the dice that are tried for one question.
+const maxBranches = 64
+
+// settle looks for the answers of the dice under which the engine does what the
+// kernel did, and keeps that memory. It returns the first difference otherwise.
+func (p *pair) settle(q *kernel.Question, a *kernel.Answer) string {
+	first := ""
+	forced := []int{}
+	for n := 0; n < maxBranches && forced != nil; n++ {
+		for _, drawn := range p.drawn(a) {
+			dice := &world.Dice{Forced: forced, Drawn: drawn}
+			k := p.walk(q, a.At, dice)
+			diff := p.differ(k, a)
+			if diff == "" {
+				p.state = k.World.State
+				return ""
+			}
+			if first == "" {
+				first = p.story(k, q, a, diff)
+			}
+			forced = next(dice.Taken, forced)
+		}
+	}
+	return first
+}
+
+// next is the next way through the tree of choices, depth first; nil when all were gone.
+func next(taken []world.Taken, forced []int) []int {
+	for i := len(taken) - 1; i >= 0; i-- {
+		tried := 0 // alternatives are numbered from the most probable one on
+		if i < len(forced) {
+			tried = (forced[i] - taken[i].Best() + taken[i].N) % taken[i].N
+		}
+		if tried+1 >= taken[i].N {
+			continue
+		}
+		out := make([]int, i+1)
+		for j := range i {
+			out[j] = taken[j].Index
+		}
+		out[i] = (taken[i].Best() + tried + 1) % taken[i].N
+		return out
+	}
+	return nil
+}
+
+// walk puts a question to the engine.
+func (p *pair) walk(q *kernel.Question, at time.Time, dice *world.Dice) *walk.Walk {
+	w := p.host.NewWorld(p.state.Fork())
+	w.Now, w.Dice = world.Instant(at.UnixNano()), dice
+	k := p.host.NewWalk(w, &trace.Trace{})
+	if q.Out {
+		p.host.Send(k, walk.Local{IP: slices.Clone(q.Packet), Socket: q.Socket, Mark: q.Mark,
+			UID: q.UID, GID: q.GID, Dev: p.dev(q.Dev), Transparent: q.Transparent})
+		return k
+	}
+	p.host.Receive(k, p.dev(q.In), slices.Clone(q.Frame))
+	return k
+}
+
+// drawn are the ports that the kernel's NAT may have drawn, as its new connections
+// show: none, those of sources, those of destinations.
+func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
+	var src, dst []uint16
+	for _, f := range a.Flows {
+		if slices.Contains(p.flows, f) {
+			continue
+		}
+		o, r := ends(f)
+		if o[0] != r[1] {
+			src = append(src, r[1])
+		}
+		if o[1] != r[0] {
+			dst = append(dst, r[0])
+		}
+	}
+	out := [][]uint16{nil}
+	if len(src) > 0 {
+		out = append(out, src)
+	}
+	if len(dst) > 0 {
+		out = append(out, dst)
+	}
+	return out
+}
+
+// ends are the ports (source, destination) of both directions of a connection's line.
+func ends(line string) (orig, reply [2]uint16) {
+	var all []uint16
+	for _, w := range strings.Fields(line) {
+		var n uint16
+		for _, key := range []string{"sport=%d", "dport=%d", "id=%d"} {
+			if _, err := fmt.Sscanf(w, key, &n); err == nil {
+				all = append(all, n)
+				if key == "id=%d" { // counts as both ports
+					all = append(all, n)
+				}
+			}
+		}
+	}
+	if len(all) != 4 {
+		return
+	}
+	return [2]uint16{all[0], all[1]}, [2]uint16{all[2], all[3]}
+}
+
+// dev is the number of a device; zero for no name.
+func (p *pair) dev(name string) packet.Dev {
+	if l := p.host.Links.ByName(name); l != nil {
+		return l.Index
+	}
+	return 0
+}

@@ -1,0 +1,87 @@
+package compare
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/hookpath/hookpath/internal/kernel"
+	"github.com/hookpath/hookpath/internal/kernel/gen"
+)
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	_, err := os.Stat("/dev/net/tun")
+	if os.Geteuid() == 0 && err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("needs root and /dev/net/tun")
+	}
+	t.Skip("SKIP: needs root and /dev/net/tun")
+}
+
+// number is an environment variable's value, or def.
+func number(t *testing.T, name string, def uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return def
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// maxTold bounds the disagreements that are printed in full.
+const maxTold = 10
+
+// TestAgreement draws scenarios from a fresh seed and holds the engine against the
+// kernel. HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many scenarios.
+func TestAgreement(t *testing.T) {
+	needRoot(t)
+	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
+	n := number(t, "HOOKPATH_SEEDS", number(t, "HOOKPATH_SOAK", 60))
+	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
+	var tally Tally
+	for s := seed; s < seed+n; s++ {
+		o := gen.Options{Backend: kernel.Backend(1 + s%2)}
+		if err := tally.Run(t.Context(), s, o, 40); err != nil {
+			t.Error(err)
+		}
+	}
+	for i, d := range tally.Diffs {
+		if i < maxTold {
+			t.Error(d)
+		}
+	}
+	if len(tally.Diffs) > 0 {
+		t.Errorf("%d disagreements", len(tally.Diffs))
+	}
+	report(t, &tally)
+	if tally.Agreed == 0 {
+		t.Error("nothing was compared")
+	}
+}
+
+func report(t *testing.T, tally *Tally) {
+	t.Helper()
+	var b strings.Builder
+	tally.Cover.Print(&b)
+	t.Logf("cover (matched, not matched):\n%s", b.String())
+	for what, m := range map[string]map[string]int{"unsupported": tally.Unsupported,
+		"excluded": tally.Excluded} {
+		for _, key := range slices.Sorted(maps.Keys(m)) {
+			t.Logf("%s: %d times: %s", what, m[key], key)
+		}
+	}
+	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
+		tally.Packets, tally.Agreed)
+}

@@ -1,0 +1,239 @@
+package compare
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hookpath/hookpath/conntrack"
+	"github.com/hookpath/hookpath/internal/kernel"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/walk"
+)
+
+// differ says what the engine did otherwise than the kernel, empty for nothing.
+func (p *pair) differ(k *walk.Walk, a *kernel.Answer) string {
+	if k.Err != nil {
+		return "engine: " + k.Err.Error()
+	}
+	got, want := p.steps(k.Trace), kernelSteps(a.Steps)
+	for _, c := range []struct {
+		what      string
+		got, want []string
+	}{
+		{"rules", got, agree(got, want)},
+		{"frames", p.frames(k.Trace), kernelFrames(a)},
+		{"deliveries", deliveries(k.Trace), kernelDeliveries(a)},
+		{"connections", p.connections(k), slices.Clone(a.Flows)},
+	} {
+		if c.what != "rules" {
+			slices.Sort(c.got)
+			slices.Sort(c.want)
+		}
+		if !slices.Equal(c.got, c.want) {
+			return c.what + " differ\n" + sideBySide(c.got, c.want)
+		}
+	}
+	return ""
+}
+
+// agree takes the engine's verdict into steps for which legacy rules tell none: those
+// with an extension's target.
+func agree(got, want []string) []string {
+	want = slices.Clone(want)
+	for i := range want {
+		if i < len(got) && strings.HasSuffix(want[i], " ?") &&
+			strings.HasPrefix(got[i], strings.TrimSuffix(want[i], "?")) {
+			want[i] = got[i]
+		}
+	}
+	return want
+}
+
+func sideBySide(got, want []string) string {
+	var b strings.Builder
+	for i := range max(len(got), len(want)) {
+		g, w := "(nothing)", "(nothing)"
+		if i < len(got) {
+			g = got[i]
+		}
+		if i < len(want) {
+			w = want[i]
+		}
+		if g != w {
+			fmt.Fprintf(&b, "  first difference, line %d\n  engine %s\n  kernel %s\n", i+1, g, w)
+			break
+		}
+	}
+	fmt.Fprintf(&b, "  engine, all:\n    %s\n  kernel, all:\n    %s\n",
+		strings.Join(got, "\n    "), strings.Join(want, "\n    "))
+	return b.String()
+}
+
+// kernelSteps are the kernel's trace. A match that drops the packet is traced by
+// nf_tables alone, which is not asked of the engine.
+func kernelSteps(steps []kernel.Step) []string {
+	var out []string
+	for _, s := range steps {
+		if s.Family != "ip" || s.Kind == "hotdrop" {
+			continue
+		}
+		v := s.Verdict
+		if v == "" {
+			v = "?"
+		}
+		out = append(out, fmt.Sprintf("%s %s %s %d %s", s.Table, s.Chain, s.Kind, s.N, v))
+	}
+	return out
+}
+
+// steps are the engine's trace in the kernel's words.
+func (p *pair) steps(t *trace.Trace) []string {
+	var out []string
+	for _, e := range t.Events {
+		switch e := e.(type) {
+		case *trace.Rule:
+			out = append(out, p.step("rule", e.Ref, e.Ref.Rule, e.Verdict, e.Chain))
+		case *trace.ChainEnd:
+			kind := "return"
+			if e.Policy {
+				kind = "policy"
+			}
+			rules := p.host.Program(e.Ref.Table).Source.Chains[e.Ref.Chain].Rules
+			out = append(out, p.step(kind, e.Ref, len(rules)+1, e.Verdict, 0))
+		}
+	}
+	return out
+}
+
+func (p *pair) step(kind string, r trace.RuleRef, n int, v trace.Verdict, to int) string {
+	prog := p.host.Program(r.Table)
+	word := strings.ToUpper(v.String())
+	if v == trace.Jump || v == trace.Goto {
+		word += " " + prog.ChainName(to)
+	}
+	return fmt.Sprintf("%s %s %s %d %s", prog.Name, prog.ChainName(r.Chain), kind, n, word)
+}
+
+func (p *pair) frames(t *trace.Trace) []string {
+	var out []string
+	for i := range t.Outcomes {
+		if o := &t.Outcomes[i]; o.Result == trace.Transmitted {
+			out = append(out, p.host.Links.Name(o.Dev)+" "+plain(o.Frame, packet.EthernetLen))
+		}
+	}
+	return out
+}
+
+func kernelFrames(a *kernel.Answer) []string {
+	var out []string
+	for _, f := range a.Out {
+		out = append(out, f.Dev+" "+plain(f.Bytes, packet.EthernetLen))
+	}
+	return out
+}
+
+func deliveries(t *trace.Trace) []string {
+	var out []string
+	for _, e := range t.Events {
+		if d, ok := e.(*trace.Deliver); ok {
+			out = append(out, plain(d.Frame, 0))
+		}
+	}
+	return out
+}
+
+func kernelDeliveries(a *kernel.Answer) []string {
+	var out []string
+	for _, d := range a.Delivered {
+		out = append(out, plain(d, 0))
+	}
+	return out
+}
+
+// plain is a packet without what the kernel draws for its own packets: the IP id, and
+// with it the header's checksum, of ICMP and of resets.
+func plain(b []byte, at int) string {
+	b = bytes.Clone(b)
+	if len(b) < at+20 || b[at]>>4 != 4 {
+		return hex.EncodeToString(b)
+	}
+	ip := b[at:]
+	n := int(ip[0]&0xf) * 4
+	reset := ip[9] == packet.TCP && len(ip) > n+13 && ip[n+13]&4 != 0
+	if ip[9] == packet.ICMP || reset {
+		copy(ip[4:6], "\x00\x00")
+		copy(ip[10:12], "\x00\x00")
+	}
+	return hex.EncodeToString(b)
+}
+
+func (p *pair) connections(k *walk.Walk) []string {
+	out := []string{}
+	if p.host.Tracks() {
+		for _, line := range p.host.Conntrack.Dump(k.World, conntrack.Format{Extended: true}) {
+			words := strings.Fields(line)
+			words = slices.DeleteFunc(words, func(w string) bool {
+				return strings.HasPrefix(w, "use=") || strings.HasPrefix(w, "helper=")
+			})
+			out = append(out, strings.Join(words, " "))
+		}
+	}
+	return out
+}
+
+// story is a disagreement with all that repeats it.
+func (p *pair) story(k *walk.Walk, q *kernel.Question, a *kernel.Answer, diff string) string {
+	how := "arrives on " + q.In
+	if q.Out {
+		how = fmt.Sprintf("is sent by a %s socket (uid %d, mark %#x)", q.Socket, q.UID, q.Mark)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d question %s: a packet that %s: %s\n%s\n", p.seed, q.ID, how,
+		sentence(q), diff)
+	fmt.Fprintf(&b, "engine's outcomes:\n")
+	for i := range k.Trace.Outcomes {
+		o := &k.Trace.Outcomes[i]
+		fmt.Fprintf(&b, "  %d %s %s %s\n", o.SKB, o.Result, o.Reason, o.Why)
+	}
+	fmt.Fprintf(&b, "kernel: %d frames, %d deliveries, send %q\n", len(a.Out), len(a.Delivered),
+		a.Send)
+	p.rules(&b, append(p.steps(k.Trace), kernelSteps(a.Steps)...))
+	return b.String()
+}
+
+// rules prints the rules that the steps name.
+func (p *pair) rules(b *strings.Builder, steps []string) {
+	seen := map[string]bool{}
+	for _, prog := range p.host.Programs() {
+		for c := range prog.Source.Chains {
+			for n := range prog.Source.Chains[c].Rules {
+				ref := trace.RuleRef{Table: prog.Number, Chain: c, Rule: n + 1}
+				key := fmt.Sprintf("%s %s rule %d ", prog.Name, prog.ChainName(c), n+1)
+				named := slices.ContainsFunc(steps, func(s string) bool {
+					return strings.HasPrefix(s, key)
+				})
+				if named && !seen[key] {
+					seen[key] = true
+					fmt.Fprintf(b, "  %s:%s\n", key, prog.Text(ref))
+				}
+			}
+		}
+	}
+}
+
+func sentence(q *kernel.Question) string {
+	p, ok := packet.FromFrame(q.Frame)
+	if q.Out {
+		p, ok = packet.FromIP(q.Packet)
+	}
+	if !ok || !p.Is4() {
+		return hex.EncodeToString(append(q.Frame, q.Packet...))
+	}
+	s, d, _ := p.Ports()
+	return fmt.Sprintf("proto %d %s:%d to %s:%d, %s", p.Protocol(), p.Src(), s, p.Dst(), d,
+		hex.EncodeToString(append(q.Frame, q.Packet...)))
+}
