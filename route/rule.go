@@ -148,7 +148,7 @@ func vrf(links *link.Table, name string) packet.Dev {
 //
 // Kernel: net/core/fib_rules.c, fib_rule_match.
 func (r *rule) matches(fl *Flow) bool {
-	ok := r.pred.Eval(fl) == field.Yes
+	ok := fl.answers(&r.pred)
 	if r.inVRF != 0 && (fl.Flags&l3mdevOut != 0 || fl.L3mdev != r.inVRF) {
 		ok = false
 	}
@@ -159,6 +159,30 @@ func (r *rule) matches(fl *Flow) bool {
 		ok = false
 	}
 	return ok != r.Not
+}
+
+// answers is r.pred.Eval for a flow. It asks the flow itself and not an interface,
+// which would put each flow on the heap.
+func (fl *Flow) answers(p *field.Pred) bool {
+	switch p.Op {
+	case field.OpTrue:
+		return true
+	case field.OpAnd:
+		for i := range p.Kids {
+			if !fl.answers(&p.Kids[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	v, st := fl.Field(p.ID)
+	if st == field.Unknown && !p.Set.IsFull() {
+		return fl.Decide(p.ID, &p.Set)
+	}
+	if fl.deps != nil {
+		fl.deps.Note(p.ID, p.Set.Looked(v, p.ID.Bits()))
+	}
+	return st == field.Known && p.Set.Holds(v)
 }
 
 // needsPorts tells whether a rule makes the kernel look into the packet's
