@@ -133,3 +133,18 @@ func (a *ask) eachPlace(l *live, yield func(*Entry) bool) {
 		}
 	}
 }
+
+// EachMAC yields the MAC addresses of a set's entries, and of those of a list's
+// members.
+func (s *Sets) EachMAC(w *world.World, set int, yield func(packet.MAC) bool) {
+	more := true
+	s.eachSet(&Query{Set: set}, func(l *live) {
+		if !more || l.kind.count(partMAC) == 0 {
+			return
+		}
+		s.Entries(w, l.id, func(e *Entry) bool {
+			more = !e.HasMAC || yield(e.MAC)
+			return more
+		})
+	})
+}

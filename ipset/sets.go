@@ -389,3 +389,94 @@ func (a *ask) until(seconds uint32) world.Instant {
 	}
 	return a.w.Now + world.Instant(seconds)*world.Second
 }
+
+// Reads lists the fields that a question hangs on.
+func (s *Sets) Reads(q *Query) []field.ID {
+	var seen [field.NumIDs]bool
+	s.eachSet(q, func(l *live) {
+		for i, p := range l.kind.parts {
+			for _, id := range readBy(p, q.src(i)) {
+				seen[id] = true
+			}
+		}
+	})
+	var ids []field.ID
+	for id := range seen {
+		if seen[id] {
+			ids = append(ids, field.ID(id))
+		}
+	}
+	return ids
+}
+
+func readBy(p part, src bool) []field.ID {
+	pick := func(a, b field.ID) field.ID {
+		if src {
+			return a
+		}
+		return b
+	}
+	switch p {
+	case partIP, partNet:
+		return []field.ID{pick(field.Src, field.Dst)}
+	case partPort:
+		return []field.ID{field.Proto, field.FragOff, field.L4, field.ICMPType, field.ICMPCode,
+			pick(field.SrcPort, field.DstPort)}
+	case partIface:
+		return []field.ID{pick(field.In, field.Out)}
+	case partMAC:
+		return []field.ID{pick(field.MACSrc, field.MACDst), field.In, field.Out}
+	case partMark:
+		return []field.ID{field.Mark}
+	}
+	return nil
+}
+
+// eachSet calls f for the set of a question, and for the members of a list.
+func (s *Sets) eachSet(q *Query, f func(*live)) {
+	l := s.sets[q.Set]
+	f(l)
+	for _, m := range l.refs {
+		f(s.sets[m])
+	}
+}
+
+// Changes tells whether asking the question changes memory: counters, or the MAC
+// addresses that bitmap:ip,mac learns.
+func (s *Sets) Changes(q *Query) bool {
+	changes := false
+	list := s.sets[q.Set].kind.class == classList
+	s.eachSet(q, func(l *live) {
+		counts := l.Counters && q.Flags&SkipCounters == 0
+		if list && l.kind.class != classList && q.Flags&SkipSubcounters != 0 {
+			counts = false
+		}
+		changes = changes || counts || l.kind.class == classBitmap && l.kind.count(partMAC) > 0
+	})
+	return changes
+}
+
+// Informs tells whether entries of the set carry what --map-set takes.
+func (s *Sets) Informs(q *Query) bool {
+	informs := false
+	s.eachSet(q, func(l *live) { informs = informs || l.SKBInfo })
+	return informs
+}
+
+// Unsaid lists what no tool prints of the sets that packets are added to.
+func (s *Sets) Unsaid(q *Query) (out []string) {
+	s.eachSet(q, func(l *live) {
+		if l.kind.class != classHash {
+			return
+		}
+		if !l.HasInitVal {
+			out = append(out, "set "+l.Name+": the seed of its hash is not known, so neither is "+
+				"which of its buckets is full")
+		}
+		if !l.ForceAdd && uint32(l.hash.n) >= l.MaxElem {
+			out = append(out, "set "+l.Name+" is full, and was made without forceadd "+
+				"(ipset 7.17 does not print it)")
+		}
+	})
+	return out
+}

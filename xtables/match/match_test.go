@@ -202,6 +202,9 @@ var cases = []matchCase{
 		{packetOf{socket: 1}, yes}, {packetOf{}, no}, {packetOf{socket: 3}, yes}}},
 	{ext: "owner", rule: "-m owner ! --socket-exists", hook: out, rows: []row{
 		{packetOf{socket: 1}, no}, {packetOf{}, yes}}},
+	{ext: "set", rule: "-m set --match-set nets src", rows: []row{
+		{packetOf{src: "10.0.0.8"}, yes}, {packetOf{}, no},
+	}},
 	{ext: "socket", rule: "-m socket", hook: pre, rows: []row{
 		{packetOf{dport: 8080}, yes}, {packetOf{dport: 22}, no}, {packetOf{dport: 23}, no},
 		{packetOf{proto: icmp, l4: quoting("10.0.0.1", "10.0.0.9", 8080, 1024)}, yes},

@@ -72,7 +72,8 @@ func (r *rig) build(rules []string) (err error) {
 	r.rooms.Sockets, e = socket.New(&r.schema, rigSockets())
 	must(e)
 	r.rooms.Conntrack = conntrack.New(&r.schema, conntrack.Config{})
-	r.rooms.Sets = (*ipset.Sets)(nil)
+	r.rooms.Sets, e = ipset.New(&r.schema, rigSets(r.t))
+	must(e)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ func All() []xtables.TargetExt {
 		{Name: "REDIRECT", Families: xtables.Both, New: newRedirect, Limits: dst},
 		{Name: "REJECT", Families: xtables.IPv4Only, New: newReject, Limits: reject},
 		{Name: "REJECT", Families: xtables.IPv6Only, New: newReject6, Limits: reject},
+		{Name: "SET", Families: xtables.Both, New: newSET},
 		{Name: "SNAT", Families: xtables.Both, New: newSNAT, Limits: src},
 		{Name: "TCPMSS", Families: xtables.Both, New: newTCPMSS, Limits: mss},
 		{Name: "TOS", Families: xtables.Both, New: newTOS, Limits: mangle},
