@@ -287,9 +287,8 @@ func (p *Prefix) Parse(a *Args) (err error) {
 }
 
 // Append implements Value.
-func (p *Prefix) Append(b []byte, _ trace.Family) []byte {
-	b = p.Addr.Netip().AppendTo(b)
-	return appendMask(b, p.Mask)
+func (p *Prefix) Append(b []byte, f trace.Family) []byte {
+	return appendMask(appendAddr(b, p.Addr, f), p.Mask)
 }
 
 // Unset implements Value.

@@ -39,12 +39,7 @@ func (m *addrtype) Options(s *xtables.Spec) {
 	s.Flag("limit-iface-in", &m.In)
 	s.Flag("limit-iface-out", &m.Out)
 	s.OneOf("limit-iface-in", "limit-iface-out")
-	s.Check(func(*xtables.Context) error {
-		if !m.Src.Given && !m.Dst.Given {
-			return fmt.Errorf("one of --src-type, --dst-type is needed")
-		}
-		return nil
-	})
+	s.Check(func(c *xtables.Context) error { return someOf(c, "src-type", "dst-type") })
 }
 
 // Validate implements xtables.Validator.
@@ -63,7 +58,8 @@ func (m *addrtype) Pred(*xtables.Build) field.Pred {
 	if !m.In && !m.Out {
 		return field.And(m.Src.Any(field.SrcType, m.NotSrc), m.Dst.Any(field.DstType, m.NotDst))
 	}
-	return field.And(m.limited(&m.Src, m.NotSrc, field.Src), m.limited(&m.Dst, m.NotDst, field.Dst))
+	return field.And(m.limited(&m.Src, m.NotSrc, field.Src),
+		m.limited(&m.Dst, m.NotDst, field.Dst))
 }
 
 // limited asks the type of an address on the limiting interface.

@@ -169,7 +169,7 @@ func (c *counting) sweep(l *connList, own bool) bool {
 		n := &l.conns[i]
 		id, _ := c.e.Conntrack.Find(c.e.World, n.zone, n.tuple)
 		f := c.e.Conntrack.Get(c.e.World, id)
-		if f != nil && own && n.tuple == c.tuple && n.zone.In(ct.Original) == c.zone.In(ct.Original) {
+		if f != nil && own && c.isOwn(n) {
 			l.conns = append(out, l.conns[i:]...)
 			return true
 		}
@@ -185,9 +185,15 @@ func (c *counting) sweep(l *connList, own bool) bool {
 	return false
 }
 
+// isOwn tells whether a counted connection is the packet's.
+func (c *counting) isOwn(n *counted) bool {
+	return n.tuple == c.tuple && n.zone.In(ct.Original) == c.zone.In(ct.Original)
+}
+
 // closed mirrors already_closed.
 func closed(f *ct.Flow) bool {
-	return f.Proto() == packet.TCP && (f.TCP.State == ct.TCPTimeWait || f.TCP.State == ct.TCPClose)
+	s := f.TCP.State
+	return f.Proto() == packet.TCP && (s == ct.TCPTimeWait || s == ct.TCPClose)
 }
 
 // tupleOf reads the tuple of a packet that has no connection.

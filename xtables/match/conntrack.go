@@ -45,9 +45,10 @@ var ctDirs = []string{"ORIGINAL", "REPLY"}
 
 // The ends of a connection, as options name them.
 var (
-	ctEnds      = [4]string{"origsrc", "origdst", "replsrc", "repldst"}
-	ctEndAddrs  = [4]field.ID{field.CtOrigSrc, field.CtOrigDst, field.CtReplSrc, field.CtReplDst}
-	ctEndPorts  = [4]field.ID{field.CtOrigSPort, field.CtOrigDPort, field.CtReplSPort, field.CtReplDPort}
+	ctEnds     = [4]string{"origsrc", "origdst", "replsrc", "repldst"}
+	ctEndAddrs = [4]field.ID{field.CtOrigSrc, field.CtOrigDst, field.CtReplSrc, field.CtReplDst}
+	ctEndPorts = [4]field.ID{field.CtOrigSPort, field.CtOrigDPort, field.CtReplSPort,
+		field.CtReplDPort}
 	ctAddrNames = [4]string{"ctorigsrc", "ctorigdst", "ctreplsrc", "ctrepldst"}
 	ctPortNames = [4]string{"ctorigsrcport", "ctorigdstport", "ctreplsrcport", "ctrepldstport"}
 )

@@ -61,7 +61,8 @@ var (
 )
 
 func newConnbytes() xtables.Match {
-	return &connbytes{Mode: xtables.Enum{Words: connbytesModes}, Dir: xtables.Enum{Words: connbytesDirs}}
+	return &connbytes{Mode: xtables.Enum{Words: connbytesModes},
+		Dir: xtables.Enum{Words: connbytesDirs}}
 }
 
 // Options implements xtables.Match.
@@ -188,7 +189,8 @@ type label uint8
 func (v *label) Parse(a *xtables.Args) error {
 	n, err := xtables.ParseUint(a.Word, 127)
 	if err != nil {
-		return fmt.Errorf("%q is not the number of a label (0-127); names can't be looked up", a.Word)
+		return fmt.Errorf("%q is not the number of a label, 0-127 (names can't be looked up)",
+			a.Word)
 	}
 	*v = label(n)
 	return nil

@@ -11,10 +11,9 @@ import (
 //
 // Kernel: net/netfilter/xt_dccp.c, dccp_mt.
 type dccp struct {
-	Src, Dst         xtables.Span
+	ports
 	Types            xtables.Bits
 	Option           number
-	NotSrc, NotDst   bool
 	NotTypes, NotOpt bool
 }
 
@@ -27,21 +26,20 @@ var dccpTypes = []xtables.Bit{
 
 func newDCCP() xtables.Match {
 	p := xtables.PortSpan(0)
-	return &dccp{Src: p, Dst: p, Types: xtables.Bits{Words: dccpTypes},
+	return &dccp{ports: ports{Src: p, Dst: p}, Types: xtables.Bits{Words: dccpTypes},
 		Option: number{Min: 1, Max: 255}}
 }
 
 // Options implements xtables.Match.
 func (m *dccp) Options(s *xtables.Spec) {
-	s.Var("sport", &m.Src).Not(&m.NotSrc).Alias("source-port")
-	s.Var("dport", &m.Dst).Not(&m.NotDst).Alias("destination-port")
+	m.ports.Options(s)
 	s.Var("dccp-types", &m.Types).Not(&m.NotTypes)
 	s.Var("dccp-option", &m.Option).Not(&m.NotOpt)
 }
 
 // Pred implements xtables.Match.
 func (m *dccp) Pred(*xtables.Build) field.Pred {
-	ps := []field.Pred{l4(), m.Src.Test(field.SrcPort, m.NotSrc), m.Dst.Test(field.DstPort, m.NotDst)}
+	ps := []field.Pred{m.test()}
 	if m.Types.Given {
 		var ns []uint64
 		for n := range uint64(16) {

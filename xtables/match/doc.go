@@ -47,6 +47,14 @@ func noConn() field.Pred {
 		field.Masked(field.Value{}, field.U(field.CtInvalid|field.CtUntracked))))
 }
 
+// is asks that a field is just n.
+func is(id field.ID, n uint64) field.Pred { return field.Is(id, field.Num(n)) }
+
+// under asks that a field is value under a mask.
+func under(id field.ID, value, mask uint64) field.Pred {
+	return field.Is(id, field.Masked(field.U(value), field.U(mask)))
+}
+
 // always is True or Never.
 func always(yes bool) field.Pred {
 	if yes {

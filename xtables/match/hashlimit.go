@@ -271,6 +271,8 @@ func (v *hashRate) Append(b []byte, f trace.Family) []byte {
 	}
 	n, unit := costToBytes(v.cost), ""
 	switch {
+	case n == 0:
+		n = 1 // iptables prints 0, which it does not read
 	case n >= 1<<20 && bytesToCost(n&^(1<<20-1)) == v.cost:
 		n, unit = n>>20, "m"
 	case n >= 1<<10 && bytesToCost(n&^(1<<10-1)) == v.cost:
@@ -307,14 +309,17 @@ type hashBurst struct {
 func (v *hashBurst) Parse(a *xtables.Args) (err error) {
 	v.n, err = scaled(strings.TrimSuffix(a.Word, "b"))
 	if err != nil || v.n == 0 {
-		return fmt.Errorf("%q is not a burst: 1 to %d packets, or NUMBER[k|m]b", a.Word, hashBurstMost)
+		return fmt.Errorf("%q is not a burst: 1 to %d packets, or NUMBER[k|m]b", a.Word,
+			hashBurstMost)
 	}
 	v.given = true
 	return nil
 }
 
 // Append implements xtables.Value.
-func (v *hashBurst) Append(b []byte, _ trace.Family) []byte { return strconv.AppendUint(b, v.n, 10) }
+func (v *hashBurst) Append(b []byte, _ trace.Family) []byte {
+	return strconv.AppendUint(b, v.n, 10)
+}
 
 // Unset implements xtables.Value.
 func (v *hashBurst) Unset() bool { return !v.given }

@@ -108,7 +108,7 @@ func (v *icmpType) code(s string) error {
 func (v *icmpType) lookup(word string) (found *icmpName, err error) {
 	for i := range v.names {
 		n := &v.names[i]
-		if word == "" || len(word) > len(n.name) || !strings.EqualFold(n.name[:len(word)], word) {
+		if !begins(n.name, word) {
 			continue
 		}
 		if len(n.name) == len(word) {
@@ -120,6 +120,11 @@ func (v *icmpType) lookup(word string) (found *icmpName, err error) {
 		found = n
 	}
 	return found, nil
+}
+
+// begins tells whether a name begins with a word, in any case of letters.
+func begins(name, word string) bool {
+	return word != "" && len(word) <= len(name) && strings.EqualFold(name[:len(word)], word)
 }
 
 // Append implements xtables.Value.

@@ -1,8 +1,6 @@
 package match
 
 import (
-	"fmt"
-
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/xtables"
 )
@@ -21,12 +19,7 @@ func newIPRange() xtables.Match { return &iprange{} }
 func (m *iprange) Options(s *xtables.Spec) {
 	s.Var("src-range", &m.Src).Not(&m.NotSrc)
 	s.Var("dst-range", &m.Dst).Not(&m.NotDst)
-	s.Check(func(*xtables.Context) error {
-		if !m.Src.Given && !m.Dst.Given {
-			return fmt.Errorf("one of --src-range, --dst-range is needed")
-		}
-		return nil
-	})
+	s.Check(func(c *xtables.Context) error { return someOf(c, "src-range", "dst-range") })
 }
 
 // Pred implements xtables.Match.

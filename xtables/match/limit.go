@@ -20,7 +20,8 @@ type limit struct {
 const limitScale = 10000
 
 func newLimit() xtables.Match {
-	return &limit{Rate: xtables.Rate{Period: limitScale * 3600 / 3, Scale: limitScale, Unit: 3600},
+	const hour = 3600
+	return &limit{Rate: xtables.Rate{Period: limitScale * hour / 3, Scale: limitScale, Unit: hour},
 		Burst: xtables.Uint{N: 5, Max: 10000}}
 }
 

@@ -43,7 +43,8 @@ func (m *multiport) Pred(*xtables.Build) field.Pred {
 		return field.NotIf(m.NotDst, field.Is(field.DstPort, m.Dst.set()))
 	}
 	set := m.Either.set()
-	return field.NotIf(m.NotEither, field.Or(field.Is(field.DstPort, set), field.Is(field.SrcPort, set)))
+	return field.NotIf(m.NotEither,
+		field.Or(field.Is(field.DstPort, set), field.Is(field.SrcPort, set)))
 }
 
 // portList is a list of ports and ranges, of which the kernel holds fifteen numbers.

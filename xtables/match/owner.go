@@ -22,7 +22,9 @@ type owner struct {
 	Supplementary  bool
 }
 
-func newOwner() xtables.Match { return &owner{UID: idRange{what: "user"}, GID: idRange{what: "group"}} }
+func newOwner() xtables.Match {
+	return &owner{UID: idRange{what: "user"}, GID: idRange{what: "group"}}
+}
 
 // Options implements xtables.Match.
 func (m *owner) Options(s *xtables.Spec) {
@@ -30,11 +32,8 @@ func (m *owner) Options(s *xtables.Spec) {
 	s.Var("uid-owner", &m.UID).Not(&m.NotUID)
 	s.Var("gid-owner", &m.GID).Not(&m.NotGID)
 	s.Var("suppl-groups", &supplementary{m}).TakesNothing()
-	s.Check(func(*xtables.Context) error {
-		if !m.Exists && !m.UID.given && !m.GID.given {
-			return fmt.Errorf("one of --uid-owner, --gid-owner, --socket-exists is needed")
-		}
-		return nil
+	s.Check(func(c *xtables.Context) error {
+		return someOf(c, "socket-exists", "uid-owner", "gid-owner")
 	})
 }
 
@@ -52,7 +51,7 @@ func (m *owner) Validate(*xtables.Build) error {
 // Pred implements xtables.Match.
 func (m *owner) Pred(*xtables.Build) field.Pred {
 	ids := (!m.UID.given || m.NotUID) && (!m.GID.given || m.NotGID)
-	none := field.And(field.Is(field.HasSock, field.Num(0)), always(ids && (!m.Exists || m.NotExists)))
+	none := field.And(is(field.HasSock, 0), always(ids && (!m.Exists || m.NotExists)))
 	if m.Exists && m.NotExists {
 		return none
 	}
@@ -63,9 +62,9 @@ func (m *owner) Pred(*xtables.Build) field.Pred {
 	}, field.HasSock)
 	owned := field.And(m.UID.test(field.UID, m.NotUID), m.GID.test(field.GID, m.NotGID))
 	if !m.UID.given && !m.GID.given {
-		return field.Or(none, field.Is(field.HasSock, field.Num(1)))
+		return field.Or(none, is(field.HasSock, 1))
 	}
-	some := field.Is(field.HasSock, field.Num(1))
+	some := is(field.HasSock, 1)
 	if ids {
 		return field.Or(none, field.And(some, field.Or(orphan, owned)))
 	}

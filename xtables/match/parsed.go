@@ -31,7 +31,9 @@ func (m *bpf) Options(s *xtables.Spec) {
 }
 
 // Validate implements xtables.Validator.
-func (m *bpf) Validate(*xtables.Build) error { return unsupported("-m bpf", "programs are not run") }
+func (m *bpf) Validate(*xtables.Build) error {
+	return unsupported("-m bpf", "programs are not run")
+}
 
 // Pred implements xtables.Match.
 func (m *bpf) Pred(*xtables.Build) field.Pred { return field.Never() }
@@ -53,11 +55,12 @@ func (v *bytecode) Parse(a *xtables.Args) error {
 	parts := strings.Split(strings.Trim(a.Word, ","), ",")
 	n, err := xtables.ParseUint(parts[0], bpfMost)
 	if err != nil || int(n) != len(parts)-1 || n == 0 {
-		return fmt.Errorf("%q is not a program: COUNT,CODE JT JF K,... of 1 to %d lines", a.Word, bpfMost)
+		return fmt.Errorf("%q is not a program: COUNT,CODE JT JF K,... of 1 to %d lines", a.Word,
+			bpfMost)
 	}
 	for _, p := range parts[1:] {
 		var i bpfInsn
-		if c, err := fmt.Sscanf(p, "%d %d %d %d", &i.code, &i.jt, &i.jf, &i.k); c < 4 || err != nil {
+		if _, err := fmt.Sscanf(p, "%d %d %d %d", &i.code, &i.jt, &i.jf, &i.k); err != nil {
 			return fmt.Errorf("%q is not an instruction CODE JT JF K", p)
 		}
 		*v = append(*v, i)
@@ -177,12 +180,7 @@ func (m *ipvs) Options(s *xtables.Spec) {
 	s.Var("vmethod", &m.Method).Not(&m.NotMethod)
 	s.Var("vportctl", &m.CtlPort).Not(&m.NotCtl)
 	s.Check(func(c *xtables.Context) error {
-		for _, n := range []string{"ipvs", "vproto", "vaddr", "vport", "vdir", "vmethod", "vportctl"} {
-			if c.Spec.Given(n) {
-				return nil
-			}
-		}
-		return fmt.Errorf("at least one option is needed")
+		return someOf(c, "ipvs", "vproto", "vaddr", "vport", "vdir", "vmethod", "vportctl")
 	})
 }
 

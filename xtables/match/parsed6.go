@@ -266,8 +266,9 @@ type ipv6header struct {
 }
 
 var ipv6Headers = []xtables.Bit{
-	{Word: "hop-by-hop", N: 1 << 7}, {Word: "ipv6-opts", N: 1 << 6}, {Word: "ipv6-route", N: 1 << 5},
-	{Word: "ipv6-frag", N: 1 << 4}, {Word: "ah", N: 1 << 3}, {Word: "esp", N: 1 << 2},
+	{Word: "hop-by-hop", N: 1 << 7}, {Word: "ipv6-opts", N: 1 << 6},
+	{Word: "ipv6-route", N: 1 << 5}, {Word: "ipv6-frag", N: 1 << 4},
+	{Word: "ah", N: 1 << 3}, {Word: "esp", N: 1 << 2},
 	{Word: "ipv6-nonxt", N: 1 << 1}, {Word: "protocol", N: 1 << 0},
 }
 

@@ -27,11 +27,9 @@ func (m *physdev) Options(s *xtables.Spec) {
 	s.Flag("physdev-is-out", &m.IsOut).Not(&m.NotIsOut)
 	s.Var("physdev-out", &m.Out).Not(&m.NotOut)
 	s.Flag("physdev-is-bridged", &m.IsBridged).Not(&m.NotIsBr)
-	s.Check(func(*xtables.Context) error {
-		if !m.IsIn && !m.IsOut && !m.IsBridged && m.In == "" && m.Out == "" {
-			return fmt.Errorf("at least one option is needed")
-		}
-		return nil
+	s.Check(func(c *xtables.Context) error {
+		return someOf(c, "physdev-is-in", "physdev-in", "physdev-is-out", "physdev-out",
+			"physdev-is-bridged")
 	})
 }
 
@@ -46,11 +44,11 @@ func (m *physdev) Validate(b *xtables.Build) error {
 
 // Pred implements xtables.Match.
 func (m *physdev) Pred(b *xtables.Build) field.Pred {
-	noIn := field.Is(field.PhysIn, field.Num(0))
-	noOut := field.Is(field.PhysOut, field.Num(0))
+	noIn := is(field.PhysIn, 0)
+	noOut := is(field.PhysOut, 0)
 	plain := always((!m.IsBridged || m.NotIsBr) && (!m.IsIn || m.NotIsIn) &&
 		(!m.IsOut || m.NotIsOut) && (m.In == "" || m.NotIn) && (m.Out == "" || m.NotOut))
-	ps := make([]field.Pred, 0, 6)
+	ps := make([]field.Pred, 1, 7)
 	if m.IsBridged {
 		ps = append(ps, field.NotIf(!m.NotIsBr, noOut))
 	}
@@ -70,5 +68,6 @@ func (m *physdev) Pred(b *xtables.Build) field.Pred {
 			field.NotIf(m.NotOut, field.Is(field.PhysOut, b.Devs(string(m.Out)))))
 	}
 	bridged := field.Not(field.And(noIn, noOut))
-	return field.Or(field.And(field.Not(bridged), plain), field.And(append([]field.Pred{bridged}, ps...)...))
+	ps[0] = bridged
+	return field.Or(field.And(field.Not(bridged), plain), field.And(ps...))
 }

@@ -36,8 +36,8 @@ var (
 )
 
 func newPolicy() xtables.Match {
-	return &policy{Dir: xtables.Enum{Words: policyDirs}, Pol: xtables.Enum{Words: policyKinds, N: 1},
-		elems: make([]policyElem, 1)}
+	return &policy{Dir: xtables.Enum{Words: policyDirs},
+		Pol: xtables.Enum{Words: policyKinds, N: 1}, elems: make([]policyElem, 1)}
 }
 
 // Options implements xtables.Match.
@@ -206,7 +206,8 @@ func (m *policy) print(b []byte) []byte {
 }
 
 func (e *policyElem) append(b []byte) []byte {
-	given := [...]bool{e.reqid.Given, e.spi.Given, e.proto.Given, e.mode.Given, e.dst.Given, e.src.Given}
+	given := [...]bool{e.reqid.Given, e.spi.Given, e.proto.Given, e.mode.Given, e.dst.Given,
+		e.src.Given}
 	for what, name := range policyNames {
 		if !given[what] {
 			continue

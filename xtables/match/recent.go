@@ -112,17 +112,17 @@ func (m *recent) Pred(b *xtables.Build) field.Pred {
 	list, made := xtables.Shared(b, "recent", m.Name.S, func() *recentList {
 		return &recentList{mask: m.Mask.addr(b.Family),
 			entries: world.Add(b.Schema, world.NewTable[packet.Addr, seen]),
-			clock:   world.Add(b.Schema, func() *world.Var[uint64] { return &world.Var[uint64]{} })}
+			clock:   xtables.Slot(b, uint64(0))}
 	})
 	if made {
 		assume(b, "list %q of -m recent counts as empty", m.Name.S)
 	}
 	list.stamps = max(list.stamps, m.kept())
-	return call(func(e *xtables.Env) field.Result { return m.test(e, list) }, m.side1())
+	return call(func(e *xtables.Env) field.Result { return m.test(e, list) }, m.asked())
 }
 
-// side1 is the field that the list is asked about.
-func (m *recent) side1() field.ID {
+// asked is the field that the list is asked about.
+func (m *recent) asked() field.ID {
 	if m.Dest {
 		return field.Dst
 	}
@@ -150,7 +150,7 @@ type use struct {
 }
 
 func (m *recent) test(e *xtables.Env, list *recentList) field.Result {
-	v, _ := e.Field(m.side1())
+	v, _ := e.Field(m.asked())
 	ttl := e.Packet.TTL()
 	if e.Packet.Out != 0 && e.Packet.Socket == 0 {
 		ttl++ // as it was before forwarding
@@ -292,14 +292,21 @@ func (v *recentMask) Parse(a *xtables.Args) (err error) {
 
 // Append implements xtables.Value.
 func (v *recentMask) Append(b []byte, f trace.Family) []byte {
-	return v.addr(f).Netip().AppendTo(b)
+	full := recentMask{}
+	return (&xtables.Host{Addr: v.addr(f), Mask: full.addr(f)}).Append(b, f)
 }
 
 // Unset implements xtables.Value.
 func (v *recentMask) Unset() bool { return !v.given }
 
-// bare is a text that is printed without quotes, whatever is in it.
+// bare is a text that iptables prints without quotes, whatever is in it. Here it has
+// them where it could not be read again.
 type bare struct{ *xtables.Text }
 
 // Append implements xtables.Value.
-func (v *bare) Append(b []byte, _ trace.Family) []byte { return append(b, v.S...) }
+func (v *bare) Append(b []byte, f trace.Family) []byte {
+	if v.S == "" || strings.ContainsAny(v.S, " \t\"\\'!-") {
+		return v.Text.Append(b, f)
+	}
+	return append(b, v.S...)
+}

@@ -17,38 +17,35 @@ import (
 //
 // Kernel: net/netfilter/xt_sctp.c, sctp_mt.
 type sctp struct {
-	Src, Dst       xtables.Span
-	Chunks         sctpChunks
-	NotSrc, NotDst bool
-	NotChunks      bool
+	ports
+	Chunks    sctpChunks
+	NotChunks bool
 }
 
 func newSCTP() xtables.Match {
 	p := xtables.PortSpan(packet.SCTP)
 	p.Strict = true
-	return &sctp{Src: p, Dst: p}
+	return &sctp{ports: ports{Src: p, Dst: p}}
 }
 
 // Options implements xtables.Match.
 func (m *sctp) Options(s *xtables.Spec) {
-	s.Var("sport", &m.Src).Not(&m.NotSrc).Alias("source-port")
-	s.Var("dport", &m.Dst).Not(&m.NotDst).Alias("destination-port")
+	m.ports.Options(s)
 	s.Var("chunk-types", &m.Chunks).Not(&m.NotChunks)
 }
 
 // Pred implements xtables.Match.
 func (m *sctp) Pred(*xtables.Build) field.Pred {
-	ps := []field.Pred{l4(), m.Src.Test(field.SrcPort, m.NotSrc), m.Dst.Test(field.DstPort, m.NotDst)}
-	if m.Chunks.how != 0 {
-		ps = append(ps, derived(func(e *xtables.Env) field.Result {
-			yes, ok := m.Chunks.match(e.Packet.L4())
-			if !ok {
-				return field.Drop
-			}
-			return result(yes != m.NotChunks)
-		}, field.Len))
+	if m.Chunks.how == 0 {
+		return m.test()
 	}
-	return field.And(ps...)
+	return field.And(m.test(), derived(func(e *xtables.Env) field.Result {
+		yes, ok := m.Chunks.match(e.Packet.L4())
+		if !ok {
+			return field.Drop
+		}
+		return result(yes != m.NotChunks)
+	}, field.Len))
 }
 
 // sctpHow says how many of the chunks must be there.
@@ -81,11 +78,11 @@ var sctpNames = [...]struct {
 	flags string
 }{
 	{"DATA", 0, "----IUBE"}, {"INIT", 1, ""}, {"INIT_ACK", 2, ""}, {"SACK", 3, ""},
-	{"HEARTBEAT", 4, ""}, {"HEARTBEAT_ACK", 5, ""}, {"ABORT", 6, "-------T"}, {"SHUTDOWN", 7, ""},
-	{"SHUTDOWN_ACK", 8, ""}, {"ERROR", 9, ""}, {"COOKIE_ECHO", 10, ""}, {"COOKIE_ACK", 11, ""},
+	{"HEARTBEAT", 4, ""}, {"HEARTBEAT_ACK", 5, ""}, {"ABORT", 6, "-------T"},
+	{"SHUTDOWN", 7, ""}, {"SHUTDOWN_ACK", 8, ""}, {"ERROR", 9, ""}, {"COOKIE_ECHO", 10, ""}, {"COOKIE_ACK", 11, ""},
 	{"ECN_ECNE", 12, ""}, {"ECN_CWR", 13, ""}, {"SHUTDOWN_COMPLETE", 14, "-------T"},
-	{"I_DATA", 64, "----IUBE"}, {"ASCONF_ACK", 128, ""}, {"RE_CONFIG", 130, ""}, {"PAD", 132, ""},
-	{"FORWARD_TSN", 192, ""}, {"ASCONF", 193, ""}, {"I_FORWARD_TSN", 194, ""},
+	{"I_DATA", 64, "----IUBE"}, {"ASCONF_ACK", 128, ""}, {"RE_CONFIG", 130, ""},
+	{"PAD", 132, ""}, {"FORWARD_TSN", 192, ""}, {"ASCONF", 193, ""}, {"I_FORWARD_TSN", 194, ""},
 }
 
 // Parse implements xtables.Value.

@@ -82,7 +82,7 @@ func (m *pkttype) Options(s *xtables.Spec) { s.Var("pkt-type", &m.Type).Not(&m.N
 
 // Pred implements xtables.Match.
 func (m *pkttype) Pred(b *xtables.Build) field.Pred {
-	is := func(t packet.Type) field.Pred { return field.Is(field.PktType, field.Num(uint64(t))) }
+	is := func(t packet.Type) field.Pred { return is(field.PktType, uint64(t)) }
 	multicast := field.Is(field.Dst, field.AddrPrefix(packet.V4(0xe0000000), 4))
 	if b.Family == trace.IPv6 {
 		multicast = field.Pred{}
@@ -125,7 +125,9 @@ func (v *pktWord) Parse(a *xtables.Args) error {
 }
 
 // Append implements xtables.Value.
-func (v *pktWord) Append(b []byte, _ trace.Family) []byte { return append(b, pktWords[v.t].word...) }
+func (v *pktWord) Append(b []byte, _ trace.Family) []byte {
+	return append(b, pktWords[v.t].word...)
+}
 
 // Unset implements xtables.Value.
 func (v *pktWord) Unset() bool { return false }
@@ -167,12 +169,7 @@ func newDevgroup() xtables.Match {
 func (m *devgroup) Options(s *xtables.Spec) {
 	s.Var("src-group", &m.Src).Not(&m.NotSrc)
 	s.Var("dst-group", &m.Dst).Not(&m.NotDst)
-	s.Check(func(*xtables.Context) error {
-		if !m.Src.given && !m.Dst.given {
-			return fmt.Errorf("one of --src-group, --dst-group is needed")
-		}
-		return nil
-	})
+	s.Check(func(c *xtables.Context) error { return someOf(c, "src-group", "dst-group") })
 }
 
 // Validate implements xtables.Validator.
@@ -192,10 +189,10 @@ func (m *devgroup) Pred(*xtables.Build) field.Pred {
 		if !v.given {
 			return field.Pred{}
 		}
-		set := field.Masked(field.U(uint64(v.Value)), field.U(uint64(v.Mask)))
-		return field.NotIf(not, field.Is(id, set))
+		return field.NotIf(not, under(id, uint64(v.Value), uint64(v.Mask)))
 	}
-	return field.And(test(&m.Src, field.InGroup, m.NotSrc), test(&m.Dst, field.OutGroup, m.NotDst))
+	return field.And(test(&m.Src, field.InGroup, m.NotSrc),
+		test(&m.Dst, field.OutGroup, m.NotDst))
 }
 
 // realm matches the realm of the packet's route.

@@ -52,7 +52,7 @@ func (m *ipcomp) Pred(*xtables.Build) field.Pred {
 	if m.CPI.Given {
 		lo, hi = m.CPI.Lo, m.CPI.Hi
 	}
-	return field.And(field.Is(field.FragOff, field.Num(0)), derived(func(e *xtables.Env) field.Result {
+	return field.And(is(field.FragOff, 0), derived(func(e *xtables.Env) field.Result {
 		h := e.Packet.L4()
 		if len(h) < 4 {
 			return field.Drop

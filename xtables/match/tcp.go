@@ -16,23 +16,21 @@ import (
 //
 // Kernel: net/netfilter/xt_tcpudp.c, tcp_mt.
 type tcp struct {
-	Src, Dst         xtables.Span
+	ports
 	Flags            tcpFlags
 	Option           uint8
-	NotSrc, NotDst   bool
 	NotFlags, NotOpt bool
 }
 
 func newTCP() xtables.Match {
 	s := xtables.PortSpan(packet.TCP)
 	s.Hide, s.Strict = true, true
-	return &tcp{Src: s, Dst: s}
+	return &tcp{ports: ports{Src: s, Dst: s}}
 }
 
 // Options implements xtables.Match.
 func (m *tcp) Options(s *xtables.Spec) {
-	s.Var("sport", &m.Src).Not(&m.NotSrc).Alias("source-port")
-	s.Var("dport", &m.Dst).Not(&m.NotDst).Alias("destination-port")
+	m.ports.Options(s)
 	s.Var("tcp-option", &tcpOption{&m.Option}).Not(&m.NotOpt)
 	s.Var("tcp-flags", &m.Flags).Not(&m.NotFlags)
 	s.Var("syn", &tcpSyn{&m.Flags}).Not(&m.NotFlags).TakesNothing().Hidden()
@@ -41,8 +39,7 @@ func (m *tcp) Options(s *xtables.Spec) {
 
 // Pred implements xtables.Match.
 func (m *tcp) Pred(*xtables.Build) field.Pred {
-	return field.And(l4(), m.Src.Test(field.SrcPort, m.NotSrc), m.Dst.Test(field.DstPort, m.NotDst),
-		m.Flags.test(m.NotFlags), m.option())
+	return field.And(m.test(), m.Flags.test(m.NotFlags), m.option())
 }
 
 func (m *tcp) option() field.Pred {
@@ -195,8 +192,7 @@ func (v *tcpFlags) test(not bool) field.Pred {
 	case v.want&^v.mask != 0:
 		return always(not)
 	}
-	set := field.Masked(field.U(uint64(v.want)), field.U(uint64(v.mask)))
-	return field.NotIf(not, field.Is(field.TCPFlags, set))
+	return field.NotIf(not, under(field.TCPFlags, uint64(v.want), uint64(v.mask)))
 }
 
 // tcpSyn is --syn, another word for --tcp-flags FIN,SYN,RST,ACK SYN.

@@ -57,10 +57,14 @@ var knownDiffers = map[string]string{
 	"-p icmp --icmp-type 8/1:3": "the tool prints less than it has loaded",
 	"-m conntrack --ctorigsrc 10.0.0.5/255.0.255.0 ! --ctrepldst 1.2.3.4 --ctdir REPLY": "the tool " +
 		"prints less than it has loaded",
-	"-m recent --rcheck --seconds 4294967295":                  "the tool prints -1",
-	"-m connlimit --connlimit-above 3 --connlimit-mask 33":     "the tool takes 32",
-	"-m hashlimit --hashlimit-above 1gb/s --hashlimit-name b7": "the tool takes 1b/s, prints 0b/s",
-	"-m nfacct --nfacct-name test":                             "there is no such object there",
+	"-m recent --rcheck --seconds 4294967295":                    "the tool prints -1",
+	"-m connlimit --connlimit-above 3 --connlimit-mask 33":       "the tool takes 32",
+	"-m hashlimit --hashlimit-above 1gb/s --hashlimit-name b7":   "the tool takes 1b/s, prints 0b/s",
+	"-m hashlimit --hashlimit-above 1b/s --hashlimit-name a8":    "the tool prints 0b/s",
+	"-m hashlimit --hashlimit-above 15b/s --hashlimit-name a9":   "the tool prints 0b/s",
+	`-m recent --set --name "a b"`:                               "the tool prints no quotes",
+	`-m hashlimit --hashlimit-upto 5/sec --hashlimit-name "a b"`: "the tool prints no quotes",
+	"-m nfacct --nfacct-name test":                               "there is no such object there",
 }
 
 // TestGrammarAgainstTools holds parser, checks and printer against iptables-legacy.

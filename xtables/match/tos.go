@@ -28,8 +28,7 @@ func (m *tos) Pred(*xtables.Build) field.Pred {
 	if m.TOS.value&^m.TOS.mask != 0 {
 		return always(m.Not)
 	}
-	set := field.Masked(field.U(uint64(m.TOS.value)), field.U(uint64(m.TOS.mask)))
-	return field.NotIf(m.Not, field.Is(field.TOS, set))
+	return field.NotIf(m.Not, under(field.TOS, uint64(m.TOS.value), uint64(m.TOS.mask)))
 }
 
 // tosMask is value[/mask] of an octet; names come with a mask of their own.
@@ -93,7 +92,7 @@ func (m *dscp) Options(s *xtables.Spec) {
 
 // Pred implements xtables.Match.
 func (m *dscp) Pred(*xtables.Build) field.Pred {
-	return field.NotIf(m.Not, field.Is(field.TOS, field.Masked(field.U(m.DSCP.n<<2), field.U(0xfc))))
+	return field.NotIf(m.Not, under(field.TOS, m.DSCP.n<<2, 0xfc))
 }
 
 // dscpClass is the name of a DSCP.
@@ -105,7 +104,8 @@ var dscpClasses = [...]struct {
 }{
 	{"CS0", 0x00}, {"CS1", 0x08}, {"CS2", 0x10}, {"CS3", 0x18}, {"CS4", 0x20}, {"CS5", 0x28},
 	{"CS6", 0x30}, {"CS7", 0x38}, {"BE", 0x00}, {"AF11", 0x0a}, {"AF12", 0x0c}, {"AF13", 0x0e},
-	{"AF21", 0x12}, {"AF22", 0x14}, {"AF23", 0x16}, {"AF31", 0x1a}, {"AF32", 0x1c}, {"AF33", 0x1e},
+	{"AF21", 0x12}, {"AF22", 0x14}, {"AF23", 0x16}, {"AF31", 0x1a}, {"AF32", 0x1c},
+	{"AF33", 0x1e},
 	{"AF41", 0x22}, {"AF42", 0x24}, {"AF43", 0x26}, {"EF", 0x2e},
 }
 
@@ -152,7 +152,7 @@ func (m *ecn) Options(s *xtables.Spec) {
 func (m *ecn) Pred(*xtables.Build) field.Pred {
 	var ip field.Pred
 	if m.ECT.given {
-		ip = field.NotIf(m.NotECT, field.Is(field.TOS, field.Masked(field.U(m.ECT.n), field.U(3))))
+		ip = field.NotIf(m.NotECT, under(field.TOS, m.ECT.n, 3))
 	}
 	if !m.ECE && !m.CWR {
 		return ip

@@ -9,25 +9,13 @@ import (
 // packet.
 //
 // Kernel: net/netfilter/xt_tcpudp.c, udp_mt.
-type udp struct {
-	Src, Dst       xtables.Span
-	NotSrc, NotDst bool
-}
+type udp struct{ ports }
 
 func newUDP() xtables.Match {
 	s := xtables.PortSpan(0)
 	s.Hide = true
-	return &udp{Src: s, Dst: s}
-}
-
-// Options implements xtables.Match.
-func (m *udp) Options(s *xtables.Spec) {
-	s.Var("sport", &m.Src).Not(&m.NotSrc).Alias("source-port")
-	s.Var("dport", &m.Dst).Not(&m.NotDst).Alias("destination-port")
+	return &udp{ports{Src: s, Dst: s}}
 }
 
 // Pred implements xtables.Match.
-func (m *udp) Pred(*xtables.Build) field.Pred {
-	return field.And(l4(), m.Src.Test(field.SrcPort, m.NotSrc),
-		m.Dst.Test(field.DstPort, m.NotDst))
-}
+func (m *udp) Pred(*xtables.Build) field.Pred { return m.test() }

@@ -13,6 +13,16 @@ import (
 // lower is the text in lower case.
 func lower(s string) string { return strings.ToLower(s) }
 
+// someOf refuses a match none of whose options are given.
+func someOf(c *xtables.Context, names ...string) error {
+	for _, n := range names {
+		if c.Spec.Given(n) {
+			return nil
+		}
+	}
+	return fmt.Errorf("one of the options --%s is needed", strings.Join(names, ", --"))
+}
+
 // defaulted is a number that is not printed when it is def.
 type defaulted struct {
 	*xtables.Uint
@@ -67,7 +77,8 @@ const maxIfName = 15
 // Parse implements xtables.Value.
 func (v *ifName) Parse(a *xtables.Args) error {
 	if a.Word == "" || len(a.Word) > maxIfName {
-		return fmt.Errorf("%q can't be the name of an interface: 1 to %d bytes", a.Word, maxIfName)
+		return fmt.Errorf("%q can't be the name of an interface: 1 to %d bytes", a.Word,
+			maxIfName)
 	}
 	*v = ifName(a.Word)
 	return nil
