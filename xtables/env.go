@@ -58,6 +58,13 @@ type Env struct {
 	// Rule is the dense number of the present rule, unique in the host; it keys
 	// choices and per-rule memory.
 	Rule int
+	// Nexthop is the next hop of the packet's route, which MASQUERADE asks; zero
+	// stands for the destination.
+	Nexthop packet.Addr
+	// MTU is what the packet's route carries.
+	MTU int
+	// By is the rule or policy that gave the last verdict.
+	By trace.RuleRef
 	// Narrow answers tests on fields that lie outside of what is known.
 	Narrow func(id field.ID, s *field.Set) bool
 	// Unknown are the fields that the question left open; nil for none.
@@ -89,9 +96,9 @@ func (e *Env) Field(id field.ID) (field.Value, field.Status) {
 	case field.UID, field.GID:
 		return e.owner(id)
 	case field.SrcType:
-		return e.addrType(e.Packet.Src())
+		return e.addrType(id, e.Packet.Src())
 	case field.DstType:
-		return e.addrType(e.Packet.Dst())
+		return e.addrType(id, e.Packet.Dst())
 	case field.Now:
 		return field.U(uint64(e.World.Now.Unix())), field.Known
 	}
@@ -120,9 +127,45 @@ func (e *Env) owner(id field.ID) (field.Value, field.Status) {
 	return field.U(uint64(uid)), field.Known
 }
 
-func (e *Env) addrType(a packet.Addr) (field.Value, field.Status) {
-	kind := e.Routes.AddrType(a, 0, e.Deps())
+func (e *Env) addrType(id field.ID, a packet.Addr) (field.Value, field.Status) {
+	from := field.Src
+	if id == field.DstType {
+		from = field.Dst
+	}
+	kind := e.Routes.AddrType(a, 0, from, e.Deps())
 	return field.U(1 << kind), field.Known
+}
+
+// ReverseMTU is the MTU of the way back to a packet's source, a large number where
+// there is none.
+//
+// Kernel: net/netfilter/xt_TCPMSS.c, tcpmss_reverse_mtu.
+func (e *Env) ReverseMTU(p *packet.Packet) int {
+	const none = 1 << 30
+	d := e.Routes.Output(e.World, nil, &route.Flow{Dst: p.Src()})
+	if d.Err != 0 {
+		return none
+	}
+	if d.MTU != 0 {
+		return d.MTU
+	}
+	if l := e.Links.ByIndex(d.Out); l != nil {
+		return l.MTU
+	}
+	return none
+}
+
+// FirstAddr is the address that TPROXY takes where the rule names none: the first
+// primary one of the device, else the packet's destination.
+//
+// Kernel: net/ipv4/netfilter/nf_tproxy_ipv4.c, nf_tproxy_laddr4.
+func (e *Env) FirstAddr(dev packet.Dev, dst packet.Addr) packet.Addr {
+	for _, a := range e.Links.Addrs(dev) {
+		if !a.Secondary {
+			return a.Local
+		}
+	}
+	return dst
 }
 
 // Test is a predicate in code over an Env.
@@ -178,6 +221,8 @@ type Build struct {
 	Now    world.Instant
 	// Assume notes an assumption of the answer: "rule N: quota counts as just loaded".
 	Assume func(string)
+	// shared are the things that rules have in common, by name: see Shared.
+	shared map[string]any
 }
 
 // Slot gives a rule a variable in the host's memory.

@@ -49,7 +49,7 @@ func (c *class) Parse(a *xtables.Args) error {
 
 // Append implements xtables.Value.
 func (c *class) Append(b []byte, _ trace.Family) []byte {
-	return fmt.Appendf(b, "%x:%x", c.n>>16, c.n&0xffff)
+	return fmt.Appendf(b, "%04x:%04x", c.n>>16, c.n&0xffff)
 }
 
 // Unset implements xtables.Value.

@@ -1,0 +1,354 @@
+package cli
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sort"
+
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/report"
+	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/snapshot"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/walk"
+	"github.com/hookpath/hookpath/world"
+)
+
+// answer is a report with the memory that each branch leaves behind.
+type answer struct {
+	report.Answer
+	after []states
+}
+
+// ask walks a question from the given memory of the hosts.
+func (l *lab) ask(q *question, from states) (*answer, error) {
+	a, err := l.ready(q)
+	if err != nil {
+		return nil, err
+	}
+	journeys := map[*trace.Trace]*journey{}
+	branches, cut := explore(a.host(), func(k *walk.Walk) {
+		j := &journey{l: l, from: from, now: a.now, legs: map[*node]*world.World{a.n: k.World}}
+		journeys[k.Trace] = j
+		j.first(a, k)
+	}, options{State: from[a.n.Name], Now: a.now, Drawn: q.Drawn, Skips: q.skips})
+	out := &answer{}
+	out.ID, out.Cut = q.ID, cut
+	for _, b := range branches {
+		j := journeys[b.Trace]
+		if j.err != nil {
+			return nil, j.err
+		}
+		out.Branches = append(out.Branches, j.branch(b))
+		out.after = append(out.after, from.with(j.states()))
+		out.Assumed = append(out.Assumed, j.assumed()...)
+	}
+	return out, nil
+}
+
+// host is the host with what the question says of open routes.
+func (a *asked) host() *walk.Host {
+	if a.hint == (route.Hint{}) {
+		return a.n.Host
+	}
+	h := *a.n.Host
+	h.Routes = h.Routes.WithHint(a.hint)
+	return &h
+}
+
+// open tells the walk what the question leaves open.
+func (a *asked) open(k *walk.Walk) {
+	if a.unknownMAC {
+		k.Unknown(field.MACSrc)
+	}
+	if a.unknownUID {
+		k.Unknown(field.UID)
+	}
+	if a.unknownGID {
+		k.Unknown(field.GID)
+	}
+}
+
+// establish puts the connection into memory that "ct established" asks for.
+func (a *asked) establish(k *walk.Walk) error {
+	if a.ct != "established" {
+		return nil
+	}
+	p, ok := packet.FromFrame(a.bytes)
+	if a.Out {
+		p, ok = packet.FromIP(a.bytes)
+	}
+	if !ok {
+		return nil
+	}
+	f, err := snapshot.Flow(flowLine(p), k.World.Now)
+	if err != nil {
+		return err
+	}
+	return k.Conntrack.Load(k.World, f)
+}
+
+// flowLine is the connection of a packet, established, as conntrack -L prints it.
+func flowLine(p *packet.Packet) string {
+	sport, dport, _ := p.Ports()
+	ends := func(src, dst packet.Addr, sp, dp uint16) string {
+		return fmt.Sprintf("src=%s dst=%s sport=%d dport=%d", src, dst, sp, dp)
+	}
+	there, back := ends(p.Src(), p.Dst(), sport, dport), ends(p.Dst(), p.Src(), dport, sport)
+	switch p.Protocol() {
+	case packet.TCP:
+		return "tcp 6 431999 ESTABLISHED " + there + " " + back + " [ASSURED] mark=0 use=1"
+	case packet.UDP:
+		return "udp 17 119 " + there + " " + back + " [ASSURED] mark=0 use=1"
+	case packet.ICMP:
+		id := uint16(0)
+		if l4 := p.L4(); len(l4) >= 6 {
+			id = binary.BigEndian.Uint16(l4[4:])
+		}
+		return fmt.Sprintf("icmp 1 29 src=%s dst=%s type=8 code=0 id=%d src=%s dst=%s type=0 code=0 "+
+			"id=%d mark=0 use=1", p.Src(), p.Dst(), id, p.Dst(), p.Src(), id)
+	}
+	return fmt.Sprintf("unknown %d 599 src=%s dst=%s src=%s dst=%s mark=0 use=1", p.Protocol(),
+		p.Src(), p.Dst(), p.Dst(), p.Src())
+}
+
+// journey is one walk of a question over all the hosts that it comes by.
+type journey struct {
+	l        *lab
+	from     states
+	now      world.Instant
+	legs     map[*node]*world.World
+	order    []*node
+	traces   []leg
+	outcomes []report.Outcome
+	queue    []hop
+	skbs     int
+	inferred []string
+	replySKB int // the answer that was walked back, zero for none
+	err      error
+}
+
+// leg is what happened on one host between two cables.
+type leg struct {
+	n     *node
+	tr    *trace.Trace
+	reply bool
+}
+
+// hop is a frame on a cable.
+type hop struct {
+	n     *node
+	dev   packet.Dev
+	frame []byte
+	skb   int
+	reply bool
+}
+
+// maxHops bounds the cables that one question can run over.
+const maxHops = 64
+
+// first walks the question's packet on its host, and then what leaves by cables.
+func (j *journey) first(a *asked, k *walk.Walk) {
+	a.open(k)
+	if j.err = a.establish(k); j.err != nil {
+		return
+	}
+	if a.Out {
+		k.Host.Send(k, a.local)
+	} else {
+		k.Host.Receive(k, a.in, a.bytes)
+	}
+	j.done(a.n, k, 0, false)
+	j.run()
+	if a.Reply && j.err == nil {
+		j.answer(a)
+	}
+}
+
+// run follows the cables.
+func (j *journey) run() {
+	for n := 0; len(j.queue) > 0 && j.err == nil; n++ {
+		h := j.queue[0]
+		j.queue = j.queue[1:]
+		if n >= maxHops {
+			j.outcomes = append(j.outcomes, report.Outcome{Host: h.n.Host, Outcome: trace.Outcome{
+				Result: trace.Dropped, SKB: h.skb, Reason: "NOT_SPECIFIED", Why: "loop"}})
+			continue
+		}
+		k := h.n.NewWalk(j.world(h.n), &trace.Trace{})
+		h.n.Receive(k, h.dev, h.frame)
+		j.done(h.n, k, h.skb, h.reply)
+	}
+}
+
+// world is the memory of a host on this journey.
+func (j *journey) world(n *node) *world.World {
+	w := j.legs[n]
+	if w == nil {
+		w = n.NewWorld(j.from[n.Name].Fork())
+		w.Now = j.now
+		for _, first := range j.legs {
+			w.Dice = first.Dice
+		}
+		j.legs[n] = w
+	}
+	return w
+}
+
+// done takes over what a walk recorded. skb is the number that its first packet had
+// on the hosts before, zero for a new one.
+func (j *journey) done(n *node, k *walk.Walk, skb int, reply bool) {
+	if j.err == nil {
+		j.err = k.Err
+	}
+	t := k.Trace
+	j.renumber(t, skb)
+	j.traces = append(j.traces, leg{n, t, reply})
+	for i := range t.Outcomes {
+		o := t.Outcomes[i]
+		if o.Result == trace.Transmitted {
+			if peer, dev := j.l.peer(n, o.Dev); peer != nil {
+				j.queue = append(j.queue, hop{peer, dev, o.Frame, o.SKB, reply})
+				continue
+			}
+			if h, ok := j.infer(n, t, &o); ok {
+				h.reply = reply
+				j.queue = append(j.queue, h)
+				continue
+			}
+		}
+		j.outcomes = append(j.outcomes, report.Outcome{Host: n.Host, World: k.World, Outcome: o})
+	}
+}
+
+// renumber gives the packets of one walk the numbers that they have on the journey.
+func (j *journey) renumber(t *trace.Trace, first int) {
+	known := map[int]int{}
+	if first != 0 {
+		known[1] = first
+	}
+	number := func(n *int) {
+		if *n == 0 {
+			return
+		}
+		if _, ok := known[*n]; !ok {
+			j.skbs++
+			known[*n] = j.skbs
+		}
+		*n = known[*n]
+	}
+	ownRoutes(t.Events)
+	for _, e := range t.Events {
+		number(&e.Base().SKB)
+		switch e := e.(type) {
+		case *trace.Receive:
+			number(&e.Parent)
+		case *trace.LocalOut:
+			number(&e.Parent)
+		}
+	}
+	for i := range t.Outcomes {
+		number(&t.Outcomes[i].SKB)
+	}
+}
+
+// ownRoutes gives routing decisions that were made without a packet at hand to the
+// packet that they were made for: the local one that follows, else the one before.
+func ownRoutes(events []trace.Event) {
+	last := 1
+	for i, e := range events {
+		if h := e.Base(); h.SKB == 0 {
+			h.SKB = last
+			if n := nextOwned(events[i+1:]); n != nil {
+				if out, ok := n.(*trace.LocalOut); ok {
+					h.SKB = out.SKB
+				}
+			}
+		}
+		last = e.Base().SKB
+	}
+}
+
+func nextOwned(events []trace.Event) trace.Event {
+	for _, e := range events {
+		if e.Base().SKB != 0 {
+			return e
+		}
+	}
+	return nil
+}
+
+// states is what the hosts remember after the journey.
+func (j *journey) states() states {
+	s := states{}
+	for n, w := range j.legs {
+		s[n.Name] = w.State
+	}
+	return s
+}
+
+// assumed lists what the answer rests on, of the hosts that it came by.
+func (j *journey) assumed() []string {
+	var out []string
+	for _, n := range j.hosts() {
+		for _, a := range n.assumed {
+			if len(j.l.nodes) > 1 {
+				a = n.Name + ": " + a
+			}
+			out = append(out, a)
+		}
+	}
+	return append(out, j.inferred...)
+}
+
+// hosts are those that the journey came by, in order.
+func (j *journey) hosts() []*node {
+	var out []*node
+	seen := map[*node]bool{}
+	for _, l := range j.traces {
+		if !seen[l.n] {
+			seen[l.n] = true
+			out = append(out, l.n)
+		}
+	}
+	return out
+}
+
+// branch turns the journey into a report.
+func (j *journey) branch(b exploreBranch) report.Branch {
+	out := report.Branch{Prob: b.Prob, Taken: b.Taken, Outcomes: j.outcomes, Reply: j.replySKB}
+	sort.SliceStable(out.Outcomes, func(i, k int) bool {
+		return out.Outcomes[i].SKB < out.Outcomes[k].SKB
+	})
+	for _, n := range j.hosts() {
+		d := report.Deps{Host: n.Host}
+		for _, p := range n.Programs() {
+			for _, c := range p.Source.Chains {
+				out.Rules += len(c.Rules)
+			}
+		}
+		for _, l := range j.traces {
+			if l.n != n {
+				continue
+			}
+			if d.Deps == nil {
+				d.Deps = &l.tr.Deps
+				continue
+			}
+			for id := range l.tr.Deps {
+				d.Deps[id] = d.Deps[id].Or(l.tr.Deps[id])
+			}
+		}
+		out.Deps = append(out.Deps, d)
+	}
+	for _, l := range j.traces {
+		out.Tried += l.tr.Tried
+		out.Matched += l.tr.Matched
+		for _, e := range l.tr.Events {
+			out.Steps = append(out.Steps, report.Step{Host: l.n.Host, World: j.legs[l.n],
+				Reply: l.reply, Event: e})
+		}
+	}
+	return out
+}

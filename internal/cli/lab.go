@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/snapshot"
+	"github.com/hookpath/hookpath/walk"
+	"github.com/hookpath/hookpath/world"
+)
+
+// lab is the hosts that a question can be put to.
+type lab struct {
+	nodes []*node
+	now   world.Instant
+	// infer lets hosts be joined by cables that no meta.json names.
+	infer bool
+}
+
+// node is a host with the snapshot that it was built from.
+type node struct {
+	*walk.Host
+	dir     *snapshot.Dir
+	assumed []string
+	devs    []string // interfaces that questions named
+	now     world.Instant
+}
+
+// loadLab reads snapshots; without any, the live machine.
+func loadLab(e *Env, paths []string) (*lab, error) {
+	l := &lab{now: e.instant()}
+	if len(paths) == 0 {
+		dir, err := snapshot.Live()
+		if err != nil {
+			return nil, err
+		}
+		return l, l.add(dir)
+	}
+	for _, p := range paths {
+		dirs, err := readSnapshot(p)
+		if err != nil {
+			return nil, err
+		}
+		if err := l.add(dirs...); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// readSnapshot reads a path, or a demo by its name ("demo:docker-host").
+func readSnapshot(p string) ([]*snapshot.Dir, error) {
+	if name, ok := strings.CutPrefix(p, demoPrefix); ok {
+		fsys, err := demoFS(name)
+		if err != nil {
+			return nil, err
+		}
+		return snapshot.ReadFS(fsys, name)
+	}
+	return snapshot.Read(p)
+}
+
+func (l *lab) add(dirs ...*snapshot.Dir) error {
+	for _, d := range dirs {
+		n := &node{dir: d, now: l.now}
+		if err := n.build(); err != nil {
+			return err
+		}
+		if l.find(n.Name) != nil {
+			return fmt.Errorf("two snapshots are of a host named %q: meta.json can name it", n.Name)
+		}
+		l.nodes = append(l.nodes, n)
+	}
+	return nil
+}
+
+// build makes the host, anew when a question named another interface.
+func (n *node) build() error {
+	cfg, err := n.dir.Config(snapshot.Options{Devs: n.devs, Now: n.now})
+	if err != nil {
+		return err
+	}
+	h, assumed, err := walk.Build(cfg)
+	if err != nil {
+		return err
+	}
+	n.Host, n.assumed = h, nil
+	for _, a := range assumed {
+		n.assumed = append(n.assumed, string(a))
+	}
+	for _, a := range h.Routes.Assumed() {
+		n.assumed = append(n.assumed, a)
+	}
+	return nil
+}
+
+// device finds an interface by its name. Where the snapshot lists none, a name that
+// is new makes one: memory of questions before stays good, as indexes are stable.
+func (n *node) device(name string) (packet.Dev, error) {
+	if l := n.Links.ByName(name); l != nil {
+		return l.Index, nil
+	}
+	if !n.Config().OpenLinks || name == "" {
+		return 0, fmt.Errorf("host %s has no interface %q: it has %s", n.Name, name, n.linkNames())
+	}
+	n.devs = append(n.devs, name)
+	if err := n.build(); err != nil {
+		return 0, err
+	}
+	if l := n.Links.ByName(name); l != nil {
+		return l.Index, nil
+	}
+	return 0, fmt.Errorf("%q can't be the name of an interface", name)
+}
+
+func (n *node) linkNames() string {
+	var names []string
+	for i := range n.Links.All() {
+		names = append(names, n.Links.All()[i].Name)
+	}
+	const most = 20
+	if len(names) > most {
+		names = append(names[:most], "...")
+	}
+	return strings.Join(names, ", ")
+}
+
+func (l *lab) find(name string) *node {
+	i := slices.IndexFunc(l.nodes, func(n *node) bool { return n.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return l.nodes[i]
+}
+
+// host finds the host of a question; the name may be left out when there is one.
+func (l *lab) host(name string) (*node, error) {
+	if name == "" && len(l.nodes) == 1 {
+		return l.nodes[0], nil
+	}
+	if n := l.find(name); n != nil {
+		return n, nil
+	}
+	var names []string
+	for _, n := range l.nodes {
+		names = append(names, n.Name)
+	}
+	if name == "" {
+		return nil, fmt.Errorf("the question has to name a host: %s", strings.Join(names, ", "))
+	}
+	return nil, fmt.Errorf("no host %q: there is %s", name, strings.Join(names, ", "))
+}
+
+// peer is the other end of the cable at an interface, nil where there is none.
+func (l *lab) peer(n *node, dev packet.Dev) (*node, packet.Dev) {
+	p, ok := n.Config().Cables[n.Links.Name(dev)]
+	if !ok {
+		return nil, 0
+	}
+	other := l.find(p.Host)
+	if other == nil {
+		return nil, 0
+	}
+	link := other.Links.ByName(p.Dev)
+	if link == nil {
+		return nil, 0
+	}
+	return other, link.Index
+}
+
+// start is the memory of every host before any question.
+func (l *lab) start() states {
+	s := states{}
+	for _, n := range l.nodes {
+		s[n.Name] = n.Memory()
+	}
+	return s
+}
+
+// states is the memory of each host by name.
+type states map[string]*world.State
+
+// with returns a copy in which the given hosts remember something else.
+func (s states) with(more states) states {
+	out := make(states, len(s))
+	for k, v := range s {
+		out[k] = v
+	}
+	for k, v := range more {
+		out[k] = v
+	}
+	return out
+}

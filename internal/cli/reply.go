@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"encoding/binary"
+
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/report"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/walk"
+)
+
+// TCP flags that decide which segment answers.
+const (
+	fin = 0x01
+	syn = 0x02
+	rst = 0x04
+	ack = 0x10
+)
+
+// answer walks the answer of whoever got the question's packet back.
+func (j *journey) answer(a *asked) {
+	o := j.outcome(1)
+	if o == nil || o.Result != trace.Delivered && o.Result != trace.Transmitted {
+		return
+	}
+	ip := o.Frame
+	if o.Result == trace.Transmitted && len(ip) > packet.EthernetLen {
+		ip = ip[packet.EthernetLen:]
+	}
+	back := answerTo(ip)
+	n := j.l.find(o.Host.Name)
+	if back == nil || n == nil || o.Result == trace.Delivered && o.Socket == 0 {
+		return
+	}
+	k := n.NewWalk(j.world(n), &trace.Trace{Skips: a.skips})
+	if o.Result == trace.Delivered {
+		n.Send(k, walk.Local{IP: back})
+	} else {
+		f := o.Frame
+		n.Receive(k, o.Dev, packet.Frame(packet.MAC(f[6:12]), packet.MAC(f[:6]), back))
+	}
+	before := j.skbs
+	j.done(n, k, 0, true)
+	j.replySKB = before + 1
+	j.run()
+}
+
+func (j *journey) outcome(skb int) *report.Outcome {
+	for i := range j.outcomes {
+		if j.outcomes[i].SKB == skb {
+			return &j.outcomes[i]
+		}
+	}
+	return nil
+}
+
+// answerTo is the packet that a willing receiver would send back; nil where there is
+// none.
+func answerTo(ip []byte) []byte {
+	p, ok := packet.FromIP(ip)
+	if !ok || !p.Is4() || p.IsFragment() {
+		return nil
+	}
+	s := &packet.Sentence{Proto: p.Protocol(), Src: p.Dst(), Dst: p.Src(), TTL: 64}
+	s.DPort, s.SPort, _ = p.Ports()
+	l4 := p.L4()
+	switch {
+	case s.Proto == packet.UDP && len(l4) >= 8:
+	case s.Proto == packet.TCP && len(l4) >= 20:
+		if s.Flags = answerFlags(l4[13]); s.Flags == 0 {
+			return nil
+		}
+	case s.Proto == packet.ICMP && len(l4) >= 8 && l4[0] == 8:
+		s.ICMPType, s.ICMPID = 0, binary.BigEndian.Uint16(l4[4:])
+		s.Given |= packet.GivenICMP
+	default:
+		return nil
+	}
+	b, err := s.Packet()
+	if err != nil {
+		return nil
+	}
+	if s.Proto == packet.TCP {
+		acknowledge(b, l4)
+	}
+	return b
+}
+
+// answerFlags are the flags of the segment that answers; zero for none.
+func answerFlags(f uint8) uint8 {
+	switch {
+	case f&rst != 0:
+		return 0
+	case f&(syn|ack) == syn:
+		return syn | ack
+	case f&fin != 0:
+		return fin | ack
+	}
+	return ack
+}
+
+// acknowledge makes the numbers of a segment those that answer another.
+func acknowledge(b, l4 []byte) {
+	seq := binary.BigEndian.Uint32(l4[4:])
+	if l4[13]&(syn|fin) != 0 {
+		seq++
+	}
+	t := b[20:]
+	if theirs := binary.BigEndian.Uint32(l4[8:]); l4[13]&ack != 0 {
+		binary.BigEndian.PutUint32(t[4:], theirs)
+	}
+	binary.BigEndian.PutUint32(t[8:], seq)
+	t[16], t[17] = 0, 0
+	sum := packet.PseudoSum(packet.AddrFrom4(b[12:]), packet.AddrFrom4(b[16:]), packet.TCP, len(t))
+	binary.BigEndian.PutUint16(t[16:], packet.Fold(packet.Sum16(t, sum)))
+}

@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hookpath/hookpath/link"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/trace"
+)
+
+// fromSentence turns a sentence into a question, and tells what it chose where the
+// sentence does not say.
+func (l *lab) fromSentence(text, host string) (*question, []string, error) {
+	s, err := packet.ParseSentence(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := unsupportedWords(s); err != nil {
+		return nil, nil, err
+	}
+	a := &asking{l: l, s: s, q: &question{}}
+	a.chosen = s.Complete()
+	if err := a.place(host); err != nil {
+		return nil, nil, err
+	}
+	ip, err := s.Packet()
+	if err != nil {
+		return nil, nil, err
+	}
+	a.q.bytes = ip
+	if !s.Local {
+		err = a.frame(ip)
+	} else {
+		err = a.local()
+	}
+	return a.q, a.chosen, err
+}
+
+func unsupportedWords(s *packet.Sentence) error {
+	switch {
+	case s.Has(packet.GivenVLAN):
+		return &link.UnsupportedError{What: "vlan in a sentence"}
+	case s.CT != "" && s.CT != "new" && s.CT != "established":
+		return &link.UnsupportedError{What: "ct " + s.CT + " in a sentence"}
+	}
+	return nil
+}
+
+// asking is a sentence on its way to a question.
+type asking struct {
+	l      *lab
+	s      *packet.Sentence
+	q      *question
+	n      *node
+	dev    *link.Link
+	chosen []string
+}
+
+func (a *asking) choose(format string, v ...any) {
+	a.chosen = append(a.chosen, fmt.Sprintf(format, v...))
+}
+
+// place finds the host and the interface.
+func (a *asking) place(host string) error {
+	s := a.s
+	name := s.In + s.Out
+	if s.In != "" {
+		name = s.In
+	}
+	if h, _, ok := strings.Cut(name, ":"); ok && a.l.find(h) != nil {
+		host = h
+		s.In = strings.TrimPrefix(s.In, h+":")
+		s.Out = strings.TrimPrefix(s.Out, h+":")
+	}
+	if host == "" && len(a.l.nodes) > 1 {
+		host = a.l.nodes[0].Name
+		a.choose("on host %s", host)
+	}
+	n, err := a.l.host(host)
+	if err != nil {
+		return err
+	}
+	a.n, a.q.Host = n, n.Name
+	if s.In == "" && !s.Local {
+		a.chooseIn()
+	}
+	return a.hints()
+}
+
+// chooseIn takes the interface that the route back to the source names. A source of
+// the host's own makes the packet a local one.
+func (a *asking) chooseIn() {
+	s, h := a.s, a.n.Host
+	if s.Src.IsZero() {
+		s.Local = true
+		a.choose("sent by a program on %s", h.Name)
+		return
+	}
+	if _, own := h.Links.Owner(s.Src); own {
+		s.Local = true
+		a.choose("sent by a program on %s, which owns %s", h.Name, s.Src)
+		return
+	}
+	if _, _, open := h.Links.Open(); !open || !h.Config().OpenRoutes {
+		w := h.NewWorld(h.Memory().Fork())
+		d := h.Routes.Output(w, nil, &route.Flow{Dst: s.Src})
+		if d.Err == 0 && d.Kind == trace.Unicast && d.Out != 0 {
+			s.In = h.Links.Name(d.Out)
+			a.choose("in %s (its route back to %s)", s.In, s.Src)
+			return
+		}
+	}
+	s.In = a.firstDevice()
+	a.choose("in %s (no route back to %s says where from)", s.In, s.Src)
+}
+
+// firstDevice is the first interface that is not lo; eth0 where none is known.
+func (a *asking) firstDevice() string {
+	for i := range a.n.Links.All() {
+		if l := &a.n.Links.All()[i]; !l.Is(link.LoopbackFlag) {
+			return l.Name
+		}
+	}
+	return "eth0"
+}
+
+// hints are what the sentence says about the way where the routes are open.
+func (a *asking) hints() error {
+	a.q.hint.Local, a.q.hint.Forward = a.s.ToHost, a.s.Forward
+	if a.s.In != "" {
+		if _, err := a.n.device(a.s.In); err != nil {
+			return err
+		}
+	}
+	if a.s.Out == "" {
+		return nil
+	}
+	if !a.n.Config().OpenRoutes {
+		return fmt.Errorf("out %s: the routes of host %s decide that", a.s.Out, a.n.Name)
+	}
+	dev, err := a.n.device(a.s.Out)
+	a.q.hint.Out = dev
+	return err
+}
+
+// frame makes the question one of a frame that arrives.
+func (a *asking) frame(ip []byte) error {
+	s := a.s
+	if s.Src.IsZero() {
+		return fmt.Errorf("the source is missing: \"tcp SOURCE to DESTINATION in %s\"", s.In)
+	}
+	l := a.n.Links.ByName(s.In)
+	if l == nil {
+		return fmt.Errorf("host %s has no interface %q", a.n.Name, s.In)
+	}
+	dst, src := l.MAC, a.neighbour(l.Index)
+	if s.Has(packet.GivenMAC) {
+		dst, src = s.MACDst, s.MACSrc
+	}
+	a.q.In = l.Name
+	a.q.bytes = packet.Frame(dst, src, ip)
+	a.q.ct = s.CT
+	if s.Has(packet.GivenMark) {
+		return fmt.Errorf("mark: a frame has none when it arrives; add out for a packet that a " +
+			"program sends")
+	}
+	return nil
+}
+
+// neighbour is the MAC address of the source, where the host knows it.
+func (a *asking) neighbour(dev packet.Dev) packet.MAC {
+	for _, n := range a.n.Config().Links.Neighs {
+		if n.Dev == dev && n.Addr == a.s.Src {
+			return n.MAC
+		}
+	}
+	a.q.unknownMAC = true
+	return packet.MAC{2, 0, 0, 0, 0, 1}
+}
+
+// local makes the question one of a packet that a program sends.
+func (a *asking) local() error {
+	s, q := a.s, a.q
+	q.Out, q.Mark, q.UID, q.GID = true, s.Mark, s.UID, s.GID
+	q.unknownUID = !s.Has(packet.GivenUID)
+	q.unknownGID = !s.Has(packet.GivenGID)
+	q.ct = s.CT
+	return nil
+}

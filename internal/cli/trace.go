@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hookpath/hookpath/report"
+)
+
+// traceFlags are the flags of trace.
+type traceFlags struct {
+	snapshots []string
+	host      string
+	in        string
+	frame     string
+	pcap      string
+	packets   string
+	format    string
+	json      bool
+	quiet     bool
+	allRules  bool
+	noReply   bool
+	colour    string
+}
+
+func newTrace(e *Env) *cobra.Command {
+	var f traceFlags
+	c := &cobra.Command{
+		Use:   "trace [-s SNAPSHOT]... [PACKET | --frame HEX | --pcap FILE | --packets FILE]",
+		Short: "Walk a packet and say where it goes and why",
+		Long: `trace walks a packet through a host. PACKET is a sentence:
+
+  tcp 10.0.0.5:40000 to 10.96.0.1:443 in eth0
+  udp 10.0.0.5 to 8.8.8.8:53 out             (sent by a program on the host)
+  icmp echo 10.0.0.5 to 10.0.0.1 ttl 1 in eth0
+
+Further words: flags S, mark 0x4000, ttl N, tos N, len N, uid N, gid N, mac AA to BB,
+ct established; where a snapshot has no routes: out DEV, forward, local. What is left out is
+chosen as a client would choose it, and printed as assumed.
+
+Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 error.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error { return f.run(e, args) },
+	}
+	fl := c.Flags()
+	fl.StringArrayVarP(&f.snapshots, "snapshot", "s", nil,
+		"directory, archive or file to read (repeatable); without it, this machine")
+	fl.StringVar(&f.host, "host", "", "host of the question, where there are several")
+	fl.StringVar(&f.in, "in", "", "interface that --frame or --pcap arrive on")
+	fl.StringVar(&f.frame, "frame", "", "an Ethernet frame in hex")
+	fl.StringVar(&f.pcap, "pcap", "", "frames from a capture file")
+	fl.StringVar(&f.packets, "packets", "", "JSON lines, one question each; - is standard input")
+	fl.StringVar(&f.format, "format", "text", "text, json or ktrace")
+	fl.BoolVar(&f.json, "json", false, "the same as --format json")
+	fl.BoolVarP(&f.quiet, "quiet", "q", false, "one line an outcome")
+	fl.BoolVar(&f.allRules, "all-rules", false, "show rules that did not match, and why")
+	fl.BoolVar(&f.noReply, "no-reply", false, "do not walk the answer back")
+	fl.StringVar(&f.colour, "colour", "auto", "auto, always or never")
+	return c
+}
+
+func (f *traceFlags) run(e *Env, args []string) error {
+	if f.json {
+		f.format = "json"
+	}
+	switch f.format {
+	case "text", "json", "ktrace":
+	default:
+		return fmt.Errorf("--format: %q is not text, json or ktrace", f.format)
+	}
+	if err := f.oneQuestion(args); err != nil {
+		return err
+	}
+	l, err := loadLab(e, f.snapshots)
+	if err != nil {
+		return err
+	}
+	if f.packets != "" {
+		return packets(e, l, f.packets)
+	}
+	l.infer = true
+	qs, err := f.questions(l, args)
+	if err != nil {
+		return err
+	}
+	return f.answerAll(e, l, qs)
+}
+
+// oneQuestion checks that the question is put in one way.
+func (f *traceFlags) oneQuestion(args []string) error {
+	n := 0
+	for _, given := range []bool{len(args) > 0, f.frame != "", f.pcap != "", f.packets != ""} {
+		if given {
+			n++
+		}
+	}
+	switch {
+	case n == 0:
+		return fmt.Errorf("which packet? For example: hookpath trace " +
+			"tcp 10.0.0.5:40000 to 10.0.0.1:80 in eth0")
+	case n > 1:
+		return fmt.Errorf("PACKET, --frame, --pcap and --packets exclude each other")
+	}
+	return nil
+}
+
+// told is a question with what was chosen for it.
+type told struct {
+	q      *question
+	text   string
+	chosen []string
+}
+
+func (f *traceFlags) questions(l *lab, args []string) ([]told, error) {
+	switch {
+	case f.frame != "":
+		b, err := hex.DecodeString(strings.ReplaceAll(f.frame, " ", ""))
+		if err != nil {
+			return nil, fmt.Errorf("--frame: %w", err)
+		}
+		return f.frames(l, [][]byte{b})
+	case f.pcap != "":
+		frames, err := readPcap(f.pcap)
+		if err != nil {
+			return nil, err
+		}
+		return f.frames(l, frames)
+	}
+	text := strings.Join(args, " ")
+	q, chosen, err := l.fromSentence(text, f.host)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := l.host(q.Host); err == nil {
+		q.Reply = !f.noReply && !n.Config().OpenRoutes
+	}
+	return []told{{q, text, chosen}}, nil
+}
+
+// frames makes a question of each frame. They are one sequence.
+func (f *traceFlags) frames(l *lab, frames [][]byte) ([]told, error) {
+	n, err := l.host(f.host)
+	if err != nil {
+		return nil, err
+	}
+	dev := f.in
+	var chosen []string
+	if dev == "" {
+		a := &asking{l: l, n: n}
+		dev = a.firstDevice()
+		chosen = []string{"in " + dev}
+	}
+	var out []told
+	for i, b := range frames {
+		if len(b) > maxPacket {
+			return nil, fmt.Errorf("frame %d has more than %d bytes", i+1, maxPacket)
+		}
+		out = append(out, told{&question{Host: n.Name, In: dev, bytes: b}, "", chosen})
+	}
+	return out, nil
+}
+
+// answerAll asks the questions one after another, with the memory of the most
+// probable branch carried on, and returns the exit status as an error.
+func (f *traceFlags) answerAll(e *Env, l *lab, qs []told) error {
+	from := l.start()
+	worst := exitOK
+	for _, t := range qs {
+		t.q.skips = f.allRules
+		a, err := l.ask(t.q, from)
+		if err != nil {
+			return err
+		}
+		a.Question, a.Chosen = t.text, t.chosen
+		if err := f.print(e, &a.Answer); err != nil {
+			return err
+		}
+		if s := status(&a.Answer); s != exitOK && worst != exitDropped {
+			worst = s
+		}
+		if len(a.after) > 0 {
+			from = a.after[0]
+		}
+	}
+	if worst != exitOK {
+		return exitError(worst)
+	}
+	return nil
+}
+
+func (f *traceFlags) print(e *Env, a *report.Answer) error {
+	var text []byte
+	switch {
+	case f.format == "json":
+		b, err := a.JSON()
+		if err != nil {
+			return err
+		}
+		text = append(b, '\n')
+	case f.format == "ktrace":
+		text = a.KTrace()
+	case f.quiet:
+		text = a.Lines()
+	default:
+		colour := f.colour == "always" || f.colour == "auto" && e.Colour
+		text = a.Story(report.Style{Width: e.Width, Colour: colour, AllRules: f.allRules})
+	}
+	_, err := e.Out.Write(text)
+	return err
+}
+
+// status is the exit status that an answer gives.
+func status(a *report.Answer) int {
+	seen := map[int]bool{}
+	for i := range a.Branches {
+		s := exitDropped
+		if a.Branches[i].Arrived() {
+			s = exitOK
+		}
+		seen[s] = true
+	}
+	switch {
+	case len(seen) > 1:
+		return exitDepends
+	case seen[exitOK]:
+		return exitOK
+	}
+	return exitDropped
+}

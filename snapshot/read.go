@@ -1,0 +1,279 @@
+// Package snapshot reads a host from text: a directory, an archive or a single
+// file of what the usual tools print. Each format has a file; together they give
+// the walk.Config that a host is built from. Nothing here asks the running
+// machine, except live.go, which only reads.
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Dir is one snapshot: the files of one network namespace by their names, such as
+// "iptables-save" or "xt/recent/ssh". Unread are files that no reader knows.
+type Dir struct {
+	Name   string
+	Files  map[string][]byte
+	Unread []string
+	// Single is the path of the one file that was given; its name or content said
+	// what it is. Empty for a directory.
+	Single string
+}
+
+// Bounds of what is read, against archives that unpack to more than they seem.
+const (
+	maxFiles     = 20000
+	maxFile      = 512 << 20
+	maxTotal     = 1 << 30
+	maxDepth     = 6
+	freeUnpacked = 64 << 20 // that much may any archive unpack to
+	maxRatio     = 300      // beyond that, so many times its own size
+)
+
+// Read reads the snapshot at a path: a directory, a .tar, .tar.gz, .tgz or .zip of
+// one, a directory of such directories (a lab), or a single file.
+func Read(name string) ([]*Dir, error) {
+	st, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		return readTree(name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	c := newCollector(name)
+	switch kind := archiveKind(name); {
+	case kind != "":
+		err = c.archive(kind, f, st.Size())
+	default:
+		return readSingle(name, f)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c.dirs(baseName(name))
+}
+
+func archiveKind(name string) string {
+	for _, ext := range []string{".tar", ".tar.gz", ".tgz", ".zip"} {
+		if strings.HasSuffix(strings.ToLower(name), ext) {
+			return ext
+		}
+	}
+	return ""
+}
+
+// baseName is the host's name that a path suggests.
+func baseName(name string) string {
+	if abs, err := filepath.Abs(name); err == nil {
+		name = abs
+	}
+	base := filepath.Base(name)
+	if ext := archiveKind(base); ext != "" {
+		base = base[:len(base)-len(ext)]
+	}
+	return base
+}
+
+// readTree reads a directory; links that lead out of it are refused.
+func readTree(name string) ([]*Dir, error) {
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return ReadFS(root.FS(), name)
+}
+
+// ReadFS reads a snapshot directory, or a lab of them, from a file system.
+func ReadFS(fsys fs.FS, name string) ([]*Dir, error) {
+	c := newCollector(name)
+	err := fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if strings.Count(p, "/") >= maxDepth {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		return c.fromFS(fsys, p)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c.dirs(baseName(name))
+}
+
+// collector gathers files under their paths.
+type collector struct {
+	name  string
+	files map[string][]byte
+	total int64
+	limit int64
+}
+
+func newCollector(name string) *collector {
+	return &collector{name: name, files: map[string][]byte{}, limit: maxTotal}
+}
+
+func (c *collector) fromFS(fsys fs.FS, p string) error {
+	st, err := fs.Stat(fsys, p)
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() {
+		return nil
+	}
+	f, err := fsys.Open(p)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return c.add(p, f)
+}
+
+// add reads one file. A path that leads out of the snapshot is an error.
+func (c *collector) add(p string, r io.Reader) error {
+	if strings.Contains(p, "\\") || path.IsAbs(p) || slices.Contains(strings.Split(p, "/"), "..") {
+		return fmt.Errorf("%q leads out of the archive", p)
+	}
+	p = path.Clean(p)
+	if len(c.files) >= maxFiles {
+		return fmt.Errorf("more than %d files", maxFiles)
+	}
+	data, err := c.read(r)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p, err)
+	}
+	c.files[p] = data
+	return nil
+}
+
+var errTooLarge = errors.New("more text than a snapshot can have")
+
+func (c *collector) read(r io.Reader) ([]byte, error) {
+	room := min(maxFile, c.limit-c.total)
+	data, err := io.ReadAll(io.LimitReader(r, room+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > room {
+		return nil, errTooLarge
+	}
+	c.total += int64(len(data))
+	return data, nil
+}
+
+// dirs sorts the files into snapshots, in the order of their directories' names.
+func (c *collector) dirs(base string) ([]*Dir, error) {
+	byDir := map[string]*Dir{}
+	var stray []string
+	for p, data := range c.files {
+		dir, name, known := splitName(p)
+		if !known {
+			if path.Base(p) != "demo.json" { // tells about a demo, not about its host
+				stray = append(stray, p)
+			}
+			continue
+		}
+		if byDir[dir] == nil {
+			byDir[dir] = &Dir{Name: base, Files: map[string][]byte{}}
+			if dir != "." {
+				byDir[dir].Name = path.Base(dir)
+			}
+		}
+		byDir[dir].Files[name] = data
+	}
+	if len(byDir) == 0 {
+		return nil, fmt.Errorf("%s: there is no file of a snapshot in it (iptables-save, ip-rule.json, "+
+			"ip-route ...)", c.name)
+	}
+	giveStray(byDir, stray)
+	return sortedDirs(byDir), nil
+}
+
+// giveStray notes files that nobody reads with the snapshot that they lie in.
+func giveStray(byDir map[string]*Dir, stray []string) {
+	slices.Sort(stray)
+	for _, p := range stray {
+		for d := path.Dir(p); ; d = path.Dir(d) {
+			if dir := byDir[d]; dir != nil {
+				dir.Unread = append(dir.Unread, strings.TrimPrefix(p, d+"/"))
+				break
+			}
+			if d == "." || d == "/" {
+				break
+			}
+		}
+	}
+}
+
+func sortedDirs(byDir map[string]*Dir) []*Dir {
+	var keys []string
+	for k := range byDir {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var out []*Dir
+	for _, k := range keys {
+		out = append(out, byDir[k])
+	}
+	return out
+}
+
+// readSingle reads one file and finds out what it is.
+func readSingle(name string, r io.Reader) ([]*Dir, error) {
+	c := newCollector(name)
+	data, err := c.read(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	kind, ok := knownName(filepath.Base(name))
+	if !ok {
+		kind = sniff(data)
+	}
+	if kind == "" {
+		return nil, fmt.Errorf("%s: it is not known what this file holds: expected the output of "+
+			"iptables-save, ip rule, ip route, ipset save ...", name)
+	}
+	// Errors name the file as it was given.
+	return []*Dir{{Name: "host", Files: map[string][]byte{kind: data}, Single: name}}, nil
+}
+
+// sniff tells a file by its first lines; empty when it can't.
+func sniff(data []byte) string {
+	head := string(data[:min(len(data), 4096)])
+	for line := range strings.Lines(head) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.Contains(line, "Generated by ip6tables"), strings.Contains(line, "by xtables-save v6"):
+			return "ip6tables-save"
+		case strings.HasPrefix(line, "*"), strings.Contains(line, "Generated by iptables"),
+			strings.HasPrefix(line, ":"), strings.HasPrefix(line, "-A "):
+			return "iptables-save"
+		case strings.HasPrefix(line, "create "), strings.HasPrefix(line, "add "),
+			strings.HasPrefix(line, "Name: "):
+			return "ipset-save"
+		case strings.HasPrefix(line, "net.") && strings.Contains(line, "="):
+			return "sysctl"
+		case strings.Contains(line, "lookup ") && strings.Contains(line, "from "):
+			return "ip-rule.json"
+		case strings.Contains(line, " dev ") && !strings.Contains(line, "lladdr"):
+			return "ip-route"
+		}
+	}
+	return ""
+}

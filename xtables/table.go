@@ -1,0 +1,391 @@
+package xtables
+
+import (
+	"fmt"
+
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
+)
+
+// Program is one table, compiled: flat lists of chains and rules that refer to one
+// another by number. It is immutable.
+//
+// Kernel: net/netfilter/x_tables.c, struct xt_table_info.
+type Program struct {
+	Number  int // of the table in its host, for trace.RuleRef
+	Name    string
+	Family  trace.Family
+	Backend Backend
+	// Source is what was compiled; reports print from it.
+	Source *Table
+
+	chains   []chain
+	rules    []rule
+	entry    [6]int // chain of each hook, -1 where the table has none
+	counters world.Slot[*world.Array[Counters]]
+	// Linear asks every rule in turn: the slow twin that the index is held against.
+	Linear bool
+}
+
+type chain struct {
+	first, n int // its rules in Program.rules
+	policy   trace.Verdict
+	builtin  bool
+	number   int // dense number of the policy's counter
+	segments []segment
+}
+
+type rule struct {
+	pred    field.Pred
+	verdict trace.Verdict // Continue with a target or without any
+	jump    int           // chain of Jump and Goto
+	target  Target
+	number  int // dense number in the host
+}
+
+// Validator is implemented by extensions that the kernel may refuse, that need
+// something of the host, or that can't be run: it is asked before Pred and Do.
+type Validator interface{ Validate(*Build) error }
+
+// Compiler turns the tables of a host into Programs. Counters is the memory of all
+// of them; rules are numbered from Next on.
+type Compiler struct {
+	Build    Build
+	Counters world.Slot[*world.Array[Counters]]
+	Next     int
+	File     string
+}
+
+// Compile compiles one table. An error is an *Error and names the line.
+func (c *Compiler) Compile(rs *Ruleset, t *Table, number int) (*Program, error) {
+	p := &Program{Number: number, Name: t.Name, Family: rs.Family, Backend: rs.Backend, Source: t,
+		counters: c.Counters, chains: make([]chain, len(t.Chains)),
+		entry: [6]int{-1, -1, -1, -1, -1, -1}}
+	index := make(map[string]int, len(t.Chains))
+	n := 0
+	for i, ch := range t.Chains {
+		index[ch.Name] = i
+		n += len(ch.Rules)
+	}
+	p.rules = make([]rule, 0, n)
+	reach := reachable(t, index)
+	for i, ch := range t.Chains {
+		p.chains[i] = chain{first: len(p.rules), n: len(ch.Rules), policy: ch.Policy,
+			builtin: ch.Builtin}
+		if ch.Builtin {
+			p.entry[ch.Hook] = i
+		}
+		for j := range ch.Rules {
+			if err := c.rule(p, rs, &ch.Rules[j], index, reach[i]); err != nil {
+				return nil, err
+			}
+		}
+		p.chains[i].number = c.Next
+		c.Next++
+		p.chains[i].segments = buildSegments(p.rules[p.chains[i].first:])
+	}
+	return p, nil
+}
+
+// reachable is, for each chain, the set of hooks that it can be reached from.
+func reachable(t *Table, index map[string]int) []Hooks {
+	reach := make([]Hooks, len(t.Chains))
+	var todo []int
+	for i, c := range t.Chains {
+		if c.Builtin {
+			reach[i] = 1 << c.Hook
+			todo = append(todo, i)
+		}
+	}
+	for len(todo) > 0 {
+		i := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for k := range t.Chains[i].Rules {
+			r := &t.Chains[i].Rules[k]
+			j, ok := index[r.Jump]
+			if ok && r.Ext == nil && reach[j]|reach[i] != reach[j] {
+				reach[j] |= reach[i]
+				todo = append(todo, j)
+			}
+		}
+	}
+	return reach
+}
+
+func (c *Compiler) rule(p *Program, rs *Ruleset, r *Rule, index map[string]int, reach Hooks) error {
+	b := &c.Build
+	b.Family, b.Table, b.Hooks, b.Rule, b.Number = rs.Family, p.Name, reach, r, c.Next
+	out := rule{number: c.Next}
+	c.Next++
+	kids := appendIPTests(make([]field.Pred, 0, 4+len(r.Matches)), b, &r.IP)
+	for _, m := range r.Matches {
+		if err := admit(b, m.M, m.Ext.Limits); err != nil {
+			return &Error{rs.File, r.Line, "-m " + m.Ext.Name, err.Error()}
+		}
+		kids = append(kids, m.M.Pred(b))
+	}
+	out.pred = field.And(kids...)
+	if r.Ext != nil {
+		if err := admit(b, r.Target, r.Ext.Limits); err != nil {
+			return &Error{rs.File, r.Line, "-j " + r.Ext.Name, err.Error()}
+		}
+		out.target = r.Target
+	} else if r.Jump != "" {
+		out.verdict, out.jump = jumpOf(r, index)
+	}
+	p.rules = append(p.rules, out)
+	return nil
+}
+
+func jumpOf(r *Rule, index map[string]int) (trace.Verdict, int) {
+	if v, ok := standard(r.Jump); ok && !r.Goto {
+		return v, 0
+	}
+	if r.Goto {
+		return trace.Goto, index[r.Jump]
+	}
+	return trace.Jump, index[r.Jump]
+}
+
+// admit refuses what the kernel refuses at load: an extension in a chain that is
+// reached from a hook where it can't work.
+func admit(b *Build, ext any, l Limits) error {
+	if l.Hooks != 0 && b.Hooks&^l.Hooks != 0 {
+		return fmt.Errorf("can't be reached from %s", hookNames(b.Hooks&^l.Hooks))
+	}
+	if v, ok := ext.(Validator); ok {
+		return v.Validate(b)
+	}
+	return nil
+}
+
+func hookNames(hs Hooks) string {
+	s := ""
+	for h := trace.Prerouting; h <= trace.Postrouting; h++ {
+		if hs>>h&1 != 0 {
+			if s != "" {
+				s += ", "
+			}
+			s += h.String()
+		}
+	}
+	return s
+}
+
+// appendIPTests adds what a rule asks without any -m, in the kernel's order.
+//
+// Kernel: net/ipv4/netfilter/ip_tables.c, ip_packet_match.
+func appendIPTests(kids []field.Pred, b *Build, t *IPTest) []field.Pred {
+	add := func(bit Not, id field.ID, s field.Set) {
+		kids = append(kids, field.NotIf(t.Not&bit != 0, field.Is(id, s)))
+	}
+	if !t.Src.Unset() || t.Not&NotSrc != 0 {
+		add(NotSrc, field.Src, t.Src.Holds())
+	}
+	if !t.Dst.Unset() || t.Not&NotDst != 0 {
+		add(NotDst, field.Dst, t.Dst.Holds())
+	}
+	if t.In != "" && t.In != "+" {
+		add(NotIn, field.In, b.Devs(t.In))
+	}
+	if t.Out != "" && t.Out != "+" {
+		add(NotOut, field.Out, b.Devs(t.Out))
+	}
+	if t.Proto != 0 {
+		add(NotProto, field.Proto, field.Num(uint64(t.Proto)))
+	}
+	if t.Frag {
+		kids = append(kids, field.NotIf(t.Not&NotFrag == 0, field.Is(field.FragOff, field.Num(0))))
+	}
+	return kids
+}
+
+// HasHook tells whether the table has a base chain at a hook.
+func (p *Program) HasHook(h trace.Hook) bool { return p.entry[h] >= 0 }
+
+// frame is where a jump returns to.
+type frame struct{ chain, next int }
+
+// maxStack bounds the jumps within jumps that are kept on the stack frame of Run.
+const maxStack = 32
+
+// Run walks the table's rules for a hook and returns Accept, DropIt, Queue or
+// Stolen.
+//
+// Kernel: net/ipv4/netfilter/ip_tables.c, ipt_do_table.
+func (p *Program) Run(e *Env) trace.Verdict {
+	if p.entry[e.Hook] < 0 {
+		return trace.Accept
+	}
+	var buf [maxStack]frame
+	r := run{p: p, e: e, stack: buf[:0], at: frame{p.entry[e.Hook], 0}}
+	e.Table = p
+	for {
+		if v, done := r.step(); done {
+			return v
+		}
+	}
+}
+
+// run is one walk through a table.
+type run struct {
+	p     *Program
+	e     *Env
+	at    frame
+	stack []frame
+	cur   cursor
+	hits  *world.Array[Counters]
+}
+
+// step goes to the next rule that matches, or to the end of the chain.
+func (r *run) step() (trace.Verdict, bool) {
+	c := &r.p.chains[r.at.chain]
+	for {
+		i := r.cur.next(r, c)
+		if i >= c.n {
+			return r.endOfChain(c)
+		}
+		r.at.next = i + 1
+		rl := &r.p.rules[c.first+i]
+		r.e.Rule = rl.number
+		if r.e.Trace != nil {
+			r.e.Trace.Tried++
+		}
+		switch rl.pred.Eval(r.e) {
+		case field.Yes:
+			return r.matched(rl, i)
+		case field.Drop:
+			r.hotdrop(i)
+			return trace.DropIt, true
+		}
+		if r.e.Trace != nil && r.e.Trace.Skips {
+			r.skipped(rl, i)
+		}
+	}
+}
+
+func (r *run) ref(i int) trace.RuleRef {
+	return trace.RuleRef{Table: r.p.Number, Chain: r.at.chain, Rule: i + 1}
+}
+
+// matched counts the rule and does what it says.
+func (r *run) matched(rl *rule, i int) (trace.Verdict, bool) {
+	r.count(rl.number)
+	r.e.By = r.ref(i)
+	v := rl.verdict
+	var ev *trace.Rule
+	if r.e.Trace != nil {
+		// The event comes before what the target does nested, such as an ICMP error.
+		r.e.Trace.Matched++
+		ev = &trace.Rule{Ref: r.ref(i), Verdict: v, Chain: rl.jump}
+		r.e.Trace.Add(r.e.Packet, ev)
+	}
+	if rl.target != nil {
+		v = rl.target.Do(r.e)
+		if ev != nil {
+			ev.Verdict, ev.Packet = v, trace.SnapOf(r.e.Packet)
+		}
+	}
+	switch v {
+	case trace.Continue:
+		return 0, false
+	case trace.Jump:
+		r.stack = append(r.stack, r.at)
+		r.enter(rl.jump)
+		return 0, false
+	case trace.Goto:
+		r.enter(rl.jump)
+		return 0, false
+	case trace.Return:
+		return r.leave()
+	}
+	return v, true
+}
+
+func (r *run) enter(chain int) {
+	r.at = frame{chain, 0}
+	r.cur.seg = nil
+}
+
+// endOfChain is reached behind the last rule.
+func (r *run) endOfChain(c *chain) (trace.Verdict, bool) {
+	if !c.builtin && r.e.Trace != nil {
+		r.e.Trace.Add(r.e.Packet, &trace.ChainEnd{Ref: r.ref(-1), Verdict: trace.Return})
+	}
+	return r.leave()
+}
+
+// leave goes back behind the last jump, or takes the policy of the base chain when
+// there is none: after a goto from a base chain, too.
+func (r *run) leave() (trace.Verdict, bool) {
+	if n := len(r.stack); n > 0 {
+		r.at, r.stack = r.stack[n-1], r.stack[:n-1]
+		r.cur.seg = nil
+		return 0, false
+	}
+	base := r.p.entry[r.e.Hook]
+	c := &r.p.chains[base]
+	r.count(c.number)
+	r.at.chain = base
+	r.e.By = r.ref(-1)
+	if r.e.Trace != nil {
+		r.e.Trace.Add(r.e.Packet, &trace.ChainEnd{Ref: r.ref(-1), Policy: true,
+			Verdict: c.policy})
+	}
+	return c.policy, true
+}
+
+func (r *run) count(number int) {
+	if r.hits == nil {
+		r.hits = r.p.counters.In(r.e.World.State)
+	}
+	c := r.hits.Ref(number)
+	c.Packets++
+	c.Bytes += uint64(r.e.Packet.Len())
+}
+
+func (r *run) hotdrop(i int) { r.e.By = r.ref(i) }
+
+func (r *run) skipped(rl *rule, i int) {
+	r.e.Trace.Add(r.e.Packet, &trace.Skip{Ref: r.ref(i), Failed: firstFailed(&rl.pred, r.e)})
+}
+
+// firstFailed is the first test of a conjunction that does not match. Tests that
+// change memory are not asked again.
+func firstFailed(p *field.Pred, e *Env) *field.Pred {
+	if p.Op != field.OpAnd {
+		return p
+	}
+	for i := range p.Kids {
+		if p.Kids[i].HasCall() || p.Kids[i].Eval(e) != field.Yes {
+			return &p.Kids[i]
+		}
+	}
+	return p
+}
+
+// ChainName returns the name of a chain of the table.
+func (p *Program) ChainName(n int) string { return p.Source.Chains[n].Name }
+
+// Text prints a rule as it stands behind "-A CHAIN", without the leading blank.
+func (p *Program) Text(ref trace.RuleRef) string {
+	c := p.Source.Chains[ref.Chain]
+	if ref.Rule < 1 || ref.Rule > len(c.Rules) {
+		return ""
+	}
+	b := AppendRule(nil, p.Family, &c.Rules[ref.Rule-1])
+	if len(b) > 0 {
+		b = b[1:]
+	}
+	return string(b)
+}
+
+// RuleAt returns the rule that a reference names, nil for a policy.
+func (p *Program) RuleAt(ref trace.RuleRef) *Rule {
+	c := p.Source.Chains[ref.Chain]
+	if ref.Rule < 1 || ref.Rule > len(c.Rules) {
+		return nil
+	}
+	return &c.Rules[ref.Rule-1]
+}
