@@ -518,7 +518,7 @@ func TestRuleTwin(t *testing.T) {
 		}
 		ru := Rule{Src: p(), Dst: p(), Mark: small.Draw(t, "mark"), MarkMask: small.Draw(t, "mask"),
 			TOS: uint8(small.Draw(t, "tos")) << 2, Proto: uint8(small.Draw(t, "proto")),
-			In: rapid.SampledFrom([]string{"", "eth0", "gone"}).Draw(t, "in"),
+			In:  rapid.SampledFrom([]string{"", "eth0", "gone"}).Draw(t, "in"),
 			UID: UIDs{1, 2, rapid.Bool().Draw(t, "uids")}, SPort: Ports{Lo: uint16(small.Draw(t, "sport"))},
 			DPort: Ports{Lo: 1, Hi: uint16(small.Draw(t, "dport")), Mask: uint16(small.Draw(t, "pmask"))}}
 		pred, err := rulePred(&ru, links)

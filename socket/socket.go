@@ -158,6 +158,7 @@ func (t *Table) BoundDev(w *world.World, id uint32) packet.Dev {
 // Add puts a socket into memory and returns its number. One with the same ends
 // is taken instead.
 func (t *Table) Add(w *world.World, s Socket) uint32 {
+	s.Local, s.Peer = noAny(s.Local), noAny(s.Peer)
 	d := dynamic{key: fullKey{s.port(), s.Local, s.Peer, s.PPort, s.Dev}, state: s.State,
 		uid: s.UID, gid: s.GID, v6: s.V6, transparent: s.Transparent}
 	keys := t.keys.In(w.State)
@@ -167,6 +168,14 @@ func (t *Table) Add(w *world.World, s Socket) uint32 {
 	id := t.append(w, d)
 	keys.Put(d.key, id)
 	return id
+}
+
+// noAny turns 0.0.0.0 into no address, as keys hold it.
+func noAny(a packet.Addr) packet.Addr {
+	if a.IsAny() {
+		return packet.Addr{}
+	}
+	return a
 }
 
 func (t *Table) append(w *world.World, d dynamic) uint32 {
