@@ -69,14 +69,14 @@ func (k *Walk) Tee(*xtables.Env, packet.Addr, packet.Dev) {}
 func (k *Walk) begin(ip []byte, to *packet.Packet) {
 	p, _ := packet.FromIP(ip)
 	k.number(p)
-	p.Type = packet.Outgoing
+	p.Type = packet.Host
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
 		p.Mark = to.Mark
 	}
 	k.p, k.hasDst = p, false
 }
 
-func (k *Walk) defaultTTL() uint8 { return uint8(k.Sysctl.Int("net.ipv4.ip_default_ttl", 64)) }
+func (h *Host) defaultTTL() uint8 { return uint8(h.Sysctl.Int("net.ipv4.ip_default_ttl", 64)) }
 
 // sendICMP answers the present packet with an ICMP error. It replaces the present
 // packet: call it nested.

@@ -2,6 +2,7 @@ package walk
 
 import (
 	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"
 )
 
@@ -19,7 +20,7 @@ func (k *Walk) forward() {
 		return
 	}
 	k.p.Flags |= packet.Forwarded
-	if k.tooBig() {
+	if frag.Exceeds(k.p, k.mtu()) {
 		k.nested(func() { k.sendICMP(3, 4, uint32(k.mtu())) })
 		k.drop("PKT_TOO_BIG", "mtu")
 		return
@@ -34,17 +35,6 @@ func (k *Walk) forward() {
 		return
 	}
 	k.postrouting()
-}
-
-// tooBig tells whether a packet that must not be fragmented does not fit.
-//
-// Kernel: net/ipv4/ip_forward.c, ip_exceeds_mtu.
-func (k *Walk) tooBig() bool {
-	n := k.p.Len()
-	if n <= k.mtu() || k.p.IP()[6]&0x40 == 0 {
-		return false
-	}
-	return true
 }
 
 // priorityOfTOS is skb->priority of a forwarded packet.

@@ -68,6 +68,8 @@ type Host struct {
 	schema   *world.Schema
 	memory   *world.State
 
+	fragments fragments
+
 	conntrackUsed, defragUsed, natUsed bool
 }
 
@@ -117,6 +119,7 @@ func (h *Host) buildRooms(cfg *Config) (err error) {
 	}
 	h.Conntrack = conntrack.New(h.schema, conntrack.Config{Sysctl: cfg.Sysctl,
 		Kernel: h.Kernel.Major<<16 | h.Kernel.Minor<<8})
+	h.fragments = newFragments(h.schema, cfg.Sysctl)
 	h.NAT = nat.New(h.Conntrack, h.Links)
 	if h.Sets, err = ipset.New(h.schema, cfg.Sets); err != nil {
 		return fmt.Errorf("sets: %w", err)

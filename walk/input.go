@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"
 )
 
@@ -11,8 +12,7 @@ import (
 //
 // Kernel: net/ipv4/ip_input.c, ip_local_deliver.
 func (k *Walk) localDeliver() {
-	if k.p.IsFragment() && k.reassemble() != trace.Accept {
-		k.end(&trace.Outcome{Result: trace.Absorbed, Why: "waiting-for-fragments"})
+	if k.p.IsFragment() && !k.wholeForUs() {
 		return
 	}
 	k.p.Out = 0
@@ -20,6 +20,19 @@ func (k *Walk) localDeliver() {
 		return
 	}
 	k.protocol()
+}
+
+// wholeForUs collects fragments for the host itself.
+func (k *Walk) wholeForUs() bool {
+	switch k.reassemble(frag.LocalDeliver) {
+	case trace.Accept:
+		return true
+	case trace.Stolen:
+		k.end(&trace.Outcome{Result: trace.Absorbed, Why: "waiting-for-fragments"})
+	default:
+		k.drop("DUP_FRAG", "bad-fragment")
+	}
+	return false
 }
 
 // protocol hands the packet to its transport protocol.

@@ -32,7 +32,11 @@ func (h *Host) Send(k *Walk, l Local) {
 	}
 	k.number(p)
 	k.p = p
-	p.Mark, p.Type = l.Mark, packet.Outgoing
+	// PACKET_HOST is what a new skb has; the device alone makes copies outgoing.
+	p.Mark, p.Type = l.Mark, packet.Host
+	if l.Socket != "raw" && p.TTL() == 0 { // IP_TTL knows no zero
+		p.SetTTL(h.defaultTTL())
+	}
 	f := h.localFlow(p, l)
 	d := k.Routes.Output(k.World, nil, f)
 	if d.Err == 0 && l.Socket != "raw" && f.Src != p.Src() {

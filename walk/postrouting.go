@@ -3,6 +3,7 @@ package walk
 import (
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"
 )
 
@@ -22,11 +23,11 @@ func (k *Walk) postrouting() {
 // Kernel: net/ipv4/ip_output.c, __ip_finish_output.
 func (k *Walk) finishOutput() {
 	mtu := k.mtu()
-	if k.p.Len() <= mtu && (k.p.FragMax == 0 || k.p.Len() <= int(k.p.FragMax)) {
-		k.transmit()
+	if frag.Needed(k.p, mtu) {
+		k.cut(mtu)
 		return
 	}
-	k.fragment(mtu)
+	k.transmit()
 }
 
 // transmit resolves the next hop and puts the frame on the wire.

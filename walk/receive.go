@@ -151,5 +151,5 @@ func (k *Walk) defrag(*stage) trace.Verdict {
 	if !k.p.IsFragment() {
 		return trace.Accept
 	}
-	return k.reassemble()
+	return k.reassemble(k.defragUser())
 }
