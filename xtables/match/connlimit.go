@@ -89,9 +89,12 @@ func (m *connlimit) Pred(b *xtables.Build) field.Pred {
 	if m.Dest {
 		id = field.Dst
 	}
-	assume(b, "-m connlimit counts the connections that ask the rule from now on")
+	s := newSeed(b, m)
+	assume(b, "-m connlimit is taken to have counted the snapshot's connections whose "+
+		"addresses and ports pass the rule")
 	return call(func(e *xtables.Env) field.Result {
 		v, _ := e.Field(id)
+		s.fill(e, slot.In(e.World.State))
 		c := newCounting(e, slot, masked(v.Addr(), mask))
 		n := c.run()
 		if n == 0 {

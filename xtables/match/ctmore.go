@@ -78,7 +78,8 @@ func (m *connbytes) Options(s *xtables.Spec) {
 }
 
 // Pred implements xtables.Match.
-func (m *connbytes) Pred(*xtables.Build) field.Pred {
+func (m *connbytes) Pred(b *xtables.Build) field.Pred {
+	b.Conntrack.Account()
 	return xtables.Derived(func(e *xtables.Env) bool {
 		f := flowOf(e)
 		if f == nil {

@@ -212,7 +212,8 @@ var cases = []matchCase{
 	{ext: "socket", rule: "-m socket --nowildcard", hook: pre, rows: []row{
 		{packetOf{dport: 22}, yes}, {packetOf{dport: 23}, no}}},
 	{ext: "socket", rule: "-m socket --transparent", hook: pre, rows: []row{{packetOf{dport: 8080}, no}}},
-	{ext: "cpu", rule: "-m comment --comment x", rows: []row{{packetOf{}, yes}}},
+	{ext: "cpu", rule: "-m cpu --cpu 0", rows: []row{{packetOf{}, no}}},
+	{ext: "cpu", rule: "-m cpu ! --cpu 0", rows: []row{{packetOf{}, yes}}},
 	// Routing.
 	{ext: "addrtype", rule: "-m addrtype --dst-type LOCAL", hook: pre, rows: []row{
 		{packetOf{}, yes}, {packetOf{dst: "10.1.0.1"}, yes}, {packetOf{dst: "10.2.0.1"}, no},
@@ -267,6 +268,7 @@ var cases = []matchCase{
 	{ext: "cluster", rule: "-m cluster --cluster-total-nodes 2 --cluster-local-node 2 --cluster-hash-seed 7", rows: []row{
 		{packetOf{ct: newFlow}, no}}},
 	// Memory and dice.
+
 	{ext: "statistic", rule: "-m statistic --mode nth --every 3 --packet 1", rows: []row{
 		{packetOf{}, no}, {packetOf{}, yes}, {packetOf{}, no}, {packetOf{}, no}, {packetOf{}, yes}}},
 	{ext: "statistic", rule: "-m statistic --mode nth ! --every 2 --packet 0", rows: []row{
@@ -324,7 +326,7 @@ func TestEveryMatchHasCases(t *testing.T) {
 		name, _, _ := strings.Cut(strings.TrimPrefix(rule[strings.Index(rule, "-m "):], "-m "), " ")
 		notRun[name] = true
 	}
-	always := map[string]bool{"comment": true, "nfacct": true, "cpu": true}
+	always := map[string]bool{"comment": true, "nfacct": true}
 	for _, ext := range match.All() {
 		if !ext.Families.Has(trace.IPv4) || notRun[ext.Name] {
 			continue
@@ -466,4 +468,30 @@ func words(as []answer) (out []string) {
 		out = append(out, string(a))
 	}
 	return out
+}
+
+// TestConnlimitOfSnapshot counts the connections that a snapshot has, as far as they
+// pass the rule's ports.
+func TestConnlimitOfSnapshot(t *testing.T) {
+	for _, c := range []struct {
+		rule  string
+		dport uint16
+		want  answer
+	}{
+		{"-p tcp --dport 80 -m connlimit --connlimit-above 3", 80, yes},
+		{"-p tcp --dport 80 -m connlimit --connlimit-above 4", 80, no},
+		{"-p tcp --dport 81 -m connlimit --connlimit-above 1", 81, no},
+		{"-s 10.9.0.0/16 -p tcp -m connlimit --connlimit-above 1 --connlimit-mask 0", 81, no},
+	} {
+		r := newRig(t, "mangle", chainRules("FORWARD", c.rule)...)
+		r.numbered = true
+		r.fillFlows()
+		d := packetOf{sport: 5555, dport: c.dport}
+		if c.rule[:2] == "-s" {
+			d.src = "10.9.0.1"
+		}
+		if got := r.ask(fwd, d); got != c.want {
+			t.Errorf("%s: %s, want %s", c.rule, got, c.want)
+		}
+	}
 }

@@ -29,6 +29,7 @@ const rigNow = world.Instant(1735732800) * world.Second
 // rig is a host with two interfaces, a bridge port, a few addresses and sockets, and
 // the rules of one table.
 type rig struct {
+	numbered bool
 	t        testing.TB
 	rooms    xtables.Rooms
 	schema   world.Schema
@@ -301,6 +302,9 @@ func (r *rig) fillFlows() {
 	old.Packets, old.Bytes = [2]uint64{6, 5}, [2]uint64{600, 500}
 	foreseen.Status |= conntrack.DstNAT
 	foreseen.Master = established.Flow
+	if r.numbered { // as a dump with ids has them
+		fresh.ID, old.ID, foreseen.ID = 11, 12, 13
+	}
 	if err := r.rooms.Conntrack.Load(r.world, fresh, old, foreseen); err != nil {
 		r.t.Fatal(err)
 	}
