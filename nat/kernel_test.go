@@ -314,7 +314,7 @@ func (t *talk) icmpError(rng *rand.Rand, who int) []byte {
 // conversations through random NAT rules, packet by packet.
 func TestKernel(t *testing.T) {
 	r := newRig(t)
-	scenarios, packets := 24, 200
+	scenarios, packets := 16, 200
 	if s := os.Getenv("HOOKPATH_SOAK"); s != "" {
 		scenarios, _ = strconv.Atoi(s)
 	}
