@@ -93,7 +93,7 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	case k.hasDst && k.dst.Kind == trace.Local && k.dst.Err == 0:
 		f.Src = to.Dst()
 	case k.Sysctl.Int("net.ipv4.icmp_errors_use_inbound_ifaddr", 0) != 0 && to.In != 0:
-		f.Src = k.Links.Select(to.In, packet.Addr{}, 253)
+		f.Src = k.Links.Select(to.In, to.Src(), 253)
 	}
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
 		f.Mark = to.Mark

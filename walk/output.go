@@ -50,11 +50,24 @@ func (h *Host) Send(k *Walk, l Local) {
 		k.noRoute(d)
 		return
 	}
-	if p.Src().IsAny() {
-		p.FillSource(d.Source)
-	}
+	fillSource(p, l, d.Source)
 	k.send(d, 0)
 	k.drain()
+}
+
+// fillSource writes a source that the program left open. What has its own header gets
+// no more than that.
+//
+// Kernel: net/ipv4/raw.c, raw_send_hdrinc.
+func fillSource(p *packet.Packet, l Local, src packet.Addr) {
+	switch {
+	case !p.Src().IsAny():
+	case l.Socket == "raw":
+		copy(p.IP()[12:16], src.Bytes())
+		packet.FixIP4(p.IP())
+	default:
+		p.FillSource(src)
+	}
 }
 
 // localFlow is what the socket's first lookup asks.

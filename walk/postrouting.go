@@ -67,5 +67,5 @@ func (k *Walk) loop() {
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})
 	}
-	k.queue = append(k.queue, queued{dev: loopback, p: k.p})
+	k.queue = append(k.queue, queued{dev: loopback, p: k.p, dst: k.dst, hasDst: k.hasDst})
 }

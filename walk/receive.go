@@ -25,7 +25,7 @@ func (h *Host) Receive(k *Walk, dev packet.Dev, frame []byte) {
 
 // receive takes a frame from a device to its protocol.
 func (k *Walk) receive(dev packet.Dev, p *packet.Packet) {
-	k.p, k.hasDst = p, false
+	k.p = p
 	p.In, p.Out, p.PhysIn, p.PhysOut = dev, 0, 0, 0
 	l := k.Links.ByIndex(dev)
 	if l == nil {

@@ -37,9 +37,11 @@ type Walk struct {
 
 // queued is a frame that a device will receive when the present work is done.
 type queued struct {
-	dev   packet.Dev
-	p     *packet.Packet
-	input bool // a packet without link header that lo carries
+	dev packet.Dev
+	p   *packet.Packet
+	// dst is the route that a packet keeps over lo (loopback_xmit).
+	dst    route.Decision
+	hasDst bool
 }
 
 // NewWalk begins a question. A nil trace records nothing.
@@ -177,6 +179,7 @@ func (k *Walk) drain() {
 			k.drop("NOT_SPECIFIED", "loop")
 			continue
 		}
+		k.dst, k.hasDst = q.dst, q.hasDst
 		k.receive(q.dev, q.p)
 	}
 }
