@@ -76,11 +76,11 @@ func report(t *testing.T, tally *Tally) {
 	var b strings.Builder
 	tally.Cover.Print(&b)
 	t.Logf("cover (matched, not matched):\n%s", b.String())
-	for what, m := range map[string]map[string]int{"unsupported": tally.Unsupported,
-		"excluded": tally.Excluded} {
-		for _, key := range slices.Sorted(maps.Keys(m)) {
-			t.Logf("%s: %d times: %s", what, m[key], key)
-		}
+	for _, key := range slices.Sorted(maps.Keys(tally.Unsupported)) {
+		t.Logf("unsupported %d times: %s", tally.Unsupported[key], key)
+	}
+	for _, e := range Excluded() {
+		t.Logf("not drawn: %s: %s", e.Name, e.Why)
 	}
 	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
 		tally.Packets, tally.Agreed)

@@ -15,7 +15,11 @@ import (
 )
 
 // differ says what the engine did otherwise than the kernel, empty for nothing.
-func (p *pair) differ(k *walk.Walk, a *kernel.Answer) string {
+func (p *pair) differ(k *walk.Walk, q *kernel.Question, a *kernel.Answer) string {
+	sock := ""
+	if q.Out {
+		sock = q.Socket
+	}
 	if k.Err != nil {
 		return "engine: " + k.Err.Error()
 	}
@@ -25,8 +29,8 @@ func (p *pair) differ(k *walk.Walk, a *kernel.Answer) string {
 		got, want []string
 	}{
 		{"rules", got, agree(got, want)},
-		{"frames", p.frames(k.Trace), kernelFrames(a)},
-		{"deliveries", deliveries(k.Trace), kernelDeliveries(a)},
+		{"frames", p.frames(k.Trace, sock), kernelFrames(a, sock)},
+		{"deliveries", deliveries(k.Trace, sock), kernelDeliveries(a, sock)},
 		{"connections", p.connections(k), slices.Clone(a.Flows)},
 	} {
 		if c.what != "rules" {
@@ -118,45 +122,51 @@ func (p *pair) step(kind string, r trace.RuleRef, n int, v trace.Verdict, to int
 	return fmt.Sprintf("%s %s %s %d %s", prog.Name, prog.ChainName(r.Chain), kind, n, word)
 }
 
-func (p *pair) frames(t *trace.Trace) []string {
+func (p *pair) frames(t *trace.Trace, sock string) []string {
 	var out []string
 	for i := range t.Outcomes {
 		if o := &t.Outcomes[i]; o.Result == trace.Transmitted {
-			out = append(out, p.host.Links.Name(o.Dev)+" "+plain(o.Frame, packet.EthernetLen))
+			out = append(out, p.host.Links.Name(o.Dev)+" "+plain(o.Frame, packet.EthernetLen, sock))
 		}
 	}
 	return out
 }
 
-func kernelFrames(a *kernel.Answer) []string {
+// kernelFrames leaves ARP out: the engine tells of an unknown neighbour, it does not
+// send requests.
+func kernelFrames(a *kernel.Answer, sock string) []string {
 	var out []string
 	for _, f := range a.Out {
-		out = append(out, f.Dev+" "+plain(f.Bytes, packet.EthernetLen))
+		if len(f.Bytes) >= packet.EthernetLen && f.Bytes[12] == 8 && f.Bytes[13] == 6 {
+			continue
+		}
+		out = append(out, f.Dev+" "+plain(f.Bytes, packet.EthernetLen, sock))
 	}
 	return out
 }
 
-func deliveries(t *trace.Trace) []string {
+func deliveries(t *trace.Trace, sock string) []string {
 	var out []string
 	for _, e := range t.Events {
 		if d, ok := e.(*trace.Deliver); ok {
-			out = append(out, plain(d.Frame, 0))
+			out = append(out, plain(d.Frame, 0, sock))
 		}
 	}
 	return out
 }
 
-func kernelDeliveries(a *kernel.Answer) []string {
+func kernelDeliveries(a *kernel.Answer, sock string) []string {
 	var out []string
 	for _, d := range a.Delivered {
-		out = append(out, plain(d, 0))
+		out = append(out, plain(d, 0, sock))
 	}
 	return out
 }
 
 // plain is a packet without what the kernel draws for its own packets: the IP id, and
-// with it the header's checksum, of ICMP and of resets.
-func plain(b []byte, at int) string {
+// with it the header's checksum, of ICMP and of resets. What a socket sends gets its id
+// and DF from the kernel, and TCP's sequence, window and options too.
+func plain(b []byte, at int, sock string) string {
 	b = bytes.Clone(b)
 	if len(b) < at+20 || b[at]>>4 != 4 {
 		return hex.EncodeToString(b)
@@ -164,7 +174,17 @@ func plain(b []byte, at int) string {
 	ip := b[at:]
 	n := int(ip[0]&0xf) * 4
 	reset := ip[9] == packet.TCP && len(ip) > n+13 && ip[n+13]&4 != 0
-	if ip[9] == packet.ICMP || reset {
+	own := sock != "" && sock != "raw"
+	if own {
+		ip[6] &^= 0x40
+	}
+	if own && sock == "tcp" && ip[9] == packet.TCP && len(ip) >= n+20 && !reset {
+		clear(ip[n+4 : n+13])
+		clear(ip[n+14 : n+18])
+		clear(ip[2:4])
+		b = b[:at+n+18]
+	}
+	if ip[9] == packet.ICMP || reset || own {
 		copy(ip[4:6], "\x00\x00")
 		copy(ip[10:12], "\x00\x00")
 	}

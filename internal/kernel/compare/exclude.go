@@ -1,23 +1,21 @@
 package compare
 
-import (
-	"strings"
-
-	"github.com/hookpath/hookpath/internal/kernel"
-)
-
-// exclusions are words of iptables-save whose scenarios are left out by default, with
-// the reason. It is the honest list of what is not held against the kernel.
-var exclusions = []struct{ word, why string }{}
-
-// excluded names the first exclusion that a scenario falls under.
-func excluded(sc kernel.Scenario) string {
-	for _, h := range sc.Hosts {
-		for _, e := range exclusions {
-			if strings.Contains(h.Files["iptables-save"], e.word) {
-				return e.word + ": " + e.why
-			}
-		}
+// Excluded are the extensions that are not drawn by default, each with its reason: the
+// honest list of what is not held against the kernel.
+func Excluded() []struct{ Name, Why string } {
+	return []struct{ Name, Why string }{
+		{"set", "the engine has no match set yet"},
+		{"SET", "the engine has no target SET yet"},
+		{"DSCP", "the engine's target DSCP does not read --set-dscp yet"},
+		{"ECN", "the engine has no target ECN yet"},
 	}
-	return ""
+}
+
+// except are the names alone.
+func except() []string {
+	var out []string
+	for _, e := range Excluded() {
+		out = append(out, e.Name)
+	}
+	return out
 }

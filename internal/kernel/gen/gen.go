@@ -22,6 +22,8 @@ type Options struct {
 	// Only, if not empty, weights the named matches and targets up: each rule
 	// has one of them where its place allows.
 	Only []string
+	// Except are names of matches and targets that are never drawn.
+	Except []string
 	// Backend is what the rules are loaded with. The zero Backend is legacy.
 	Backend kernel.Backend
 	// Bridge gives some hosts a bridge of two ports in place of a network card.

@@ -129,7 +129,8 @@ func (g *Gen) drawMatch(r *rule) {
 	var fit, wanted []match
 	text := strings.Join(r.words, " ")
 	for _, m := range matches() {
-		if m.fits != nil && !m.fits(g, r) || strings.Contains(text, "-m "+m.name) {
+		if m.fits != nil && !m.fits(g, r) || strings.Contains(text, "-m "+m.name) ||
+			slices.Contains(g.Except, m.name) {
 			continue
 		}
 		fit = append(fit, m)

@@ -104,7 +104,7 @@ func logs() []target {
 func (g *Gen) drawTarget(r *rule) {
 	var fit, wanted []target
 	for _, t := range targets() {
-		if t.fits != nil && !t.fits(g, r) {
+		if t.fits != nil && !t.fits(g, r) || slices.Contains(g.Except, t.name) {
 			continue
 		}
 		fit = append(fit, t)
