@@ -3,8 +3,12 @@ package match_test
 import (
 	"bytes"
 	_ "embed"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -36,17 +40,13 @@ func needTools(t *testing.T, tools ...string) {
 	}
 }
 
-// loadScript puts each rule to the machine and prints what it makes of it.
+// loadScript loads each save file that its input names and says whether it loaded and,
+// if so, what is saved of it.
 const loadScript = `
-while IFS= read -r line; do
-	case "$line" in
-	"*"*) set -- ${line#"*"}; echo; continue ;;
-	"#"*) echo; continue ;;
-	esac
-	iptables-legacy -t $1 -F $2
-	if printf '*%s\n-A %s %s\nCOMMIT\n' $1 $2 "$line" | iptables-legacy-restore -n >/dev/null 2>&1
-	then iptables-legacy-save -t $1 | sed -n "s/^-A $2 //p"
-	else echo refused
+while read -r file table; do
+	if iptables-legacy-restore $file >/dev/null 2>&1
+	then iptables-legacy-save -t $table | grep ^-A; echo .
+	else echo refused; echo .
 	fi
 done`
 
@@ -67,38 +67,116 @@ var knownDiffers = map[string]string{
 	"-m nfacct --nfacct-name test":                               "there is no such object there",
 }
 
-// TestGrammarAgainstTools holds parser, checks and printer against iptables-legacy.
-func TestGrammarAgainstTools(t *testing.T) {
-	needTools(t, "unshare", "iptables-legacy", "iptables-legacy-restore")
-	cmd := exec.Command("unshare", "-n", "sh", "-c", loadScript)
-	cmd.Stdin = strings.NewReader(grammar)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
+// placed is a rule of the grammar with its table and chain.
+type placed struct{ table, chain, rule string }
+
+func grammarRules() (out []placed) {
+	var p placed
+	for _, line := range strings.Split(strings.TrimSpace(grammar), "\n") {
+		switch {
+		case line[0] == '*':
+			p.table, p.chain, _ = strings.Cut(line[1:], " ")
+		case line[0] != '#' && knownDiffers[line] == "":
+			p.rule = line
+			out = append(out, p)
+		}
 	}
+	return out
+}
+
+// TestGrammarAgainstTools holds parser, checks and printer against iptables-legacy:
+// what is accepted here loads there and is saved the same, what is refused here is
+// refused there.
+func TestGrammarAgainstTools(t *testing.T) {
+	needTools(t, "unshare", "iptables-legacy-restore", "iptables-legacy-save")
 	version := xtables.V189
 	if v, _ := exec.Command("iptables-legacy", "-V").Output(); !bytes.Contains(v, []byte("v1.8.9")) {
 		version = xtables.V1811
 	}
-	want := strings.Split(string(out), "\n")
-	var where string
-	for i, rule := range strings.Split(strings.TrimSpace(grammar), "\n") {
-		switch {
-		case rule[0] == '*':
-			where = rule[1:]
-			continue
-		case rule[0] == '#' || knownDiffers[rule] != "":
+	accepted := map[string][]string{} // rules by table, as lines
+	want := map[string][]string{}
+	var files []loadFile
+	for _, p := range grammarRules() {
+		line := "-A " + p.chain + " " + p.rule
+		got := loadHere(t, p, version)
+		if got == "refused" {
+			files = append(files, loadFile{p.table, []string{line}, []string{"refused"}})
 			continue
 		}
-		if got := loadHere(t, where, rule, version); got != want[i] {
-			t.Errorf("%s: %s\n got %s\nwant %s", where, rule, got, want[i])
+		accepted[p.table] = append(accepted[p.table], line)
+		want[p.table] = append(want[p.table], strings.TrimSpace("-A "+p.chain+" "+got))
+	}
+	for table, lines := range accepted {
+		files = append(files, loadFile{table, lines, want[table]})
+	}
+	for i, got := range loadThere(t, files) {
+		files[i].compare(t, got)
+	}
+}
+
+// loadFile is a save file of one table, and what is expected of it.
+type loadFile struct {
+	table       string
+	lines, want []string
+}
+
+// loadThere puts files to the machine in a namespace of their own.
+func loadThere(t *testing.T, files []loadFile) [][]string {
+	dir := t.TempDir()
+	var list strings.Builder
+	for i, f := range files {
+		name := filepath.Join(dir, strconv.Itoa(i))
+		text := "*" + f.table + "\n" + strings.Join(f.lines, "\n") + "\nCOMMIT\n"
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(&list, name, f.table)
+	}
+	cmd := exec.Command("unshare", "-n", "sh", "-c", loadScript)
+	cmd.Stdin = strings.NewReader(list.String())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [][]string
+	for _, part := range strings.Split(strings.TrimSuffix(string(out), "\n.\n"), "\n.\n") {
+		all = append(all, strings.Split(part, "\n"))
+	}
+	if len(all) != len(files) {
+		t.Fatalf("%d answers to %d files", len(all), len(files))
+	}
+	return all
+}
+
+// compare holds an answer against what is expected. Chains are saved one after
+// another, so lines are compared chain by chain.
+func (f *loadFile) compare(t *testing.T, got []string) {
+	slices.SortStableFunc(f.want, byChain)
+	slices.SortStableFunc(got, byChain)
+	if len(got) != len(f.want) {
+		t.Errorf("table %s: %d rules, want %d: %s", f.table, len(got), len(f.want),
+			strings.Join(f.lines, "; "))
+		return
+	}
+	for i := range got {
+		if got[i] != f.want[i] {
+			t.Errorf("table %s: %s\n got %s\nwant %s", f.table, f.lines[min(i, len(f.lines)-1)],
+				f.want[i], got[i])
 		}
 	}
 }
 
-func loadHere(t *testing.T, where, rule string, v xtables.Version) string {
-	table, chain, _ := strings.Cut(where, " ")
-	text := "*" + table + "\n-A " + chain + " " + rule + "\nCOMMIT\n"
+func byChain(a, b string) int { return strings.Compare(chainOf(a), chainOf(b)) }
+
+func chainOf(line string) string {
+	chain, _, _ := strings.Cut(strings.TrimPrefix(line, "-A "), " ")
+	return chain
+}
+
+// loadHere returns what is printed of a rule, or that it is refused.
+func loadHere(t *testing.T, p placed, v xtables.Version) string {
+	table, chain := p.table, p.chain
+	text := "*" + table + "\n-A " + chain + " " + p.rule + "\nCOMMIT\n"
 	rs, err := xtables.Parse(text, xtables.ParseOptions{File: "f", Force: true, Version: v,
 		Catalog: xtables.NewCatalog(trace.IPv4, match.All(), nil)})
 	if err != nil {
