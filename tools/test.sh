@@ -11,6 +11,7 @@ exec 2>&1
 		n = skips = 0; said = ""
 	}
 	{ lines[++n] = $0 }
+	/packets agreed with the kernel$/ { agreed = $0; sub(/^.*go:[0-9]+: /, "", agreed) }
 	/^=== RUN/ { said = ""; next }
 	/^    [^ ]*\.go:[0-9]+: / { said = $0; sub(/^ +/, "", said); next }
 	/^--- PASS: (Test|Fuzz|Example)/ { passed++; next }
@@ -24,6 +25,7 @@ exec 2>&1
 		if (n) flush(1)
 		if (quiet) printf "%d packages have no tests\n", quiet
 		if (bad && !failed) failed = bad
+		if (agreed) print agreed
 		printf "cases within the tests: %d\n", cases
 		printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
 	}'

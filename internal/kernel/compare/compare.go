@@ -34,12 +34,13 @@ type Tally struct {
 
 // pair is one scenario in both worlds.
 type pair struct {
-	seed  uint64
-	save  string
-	run   *kernel.Run
-	host  *walk.Host
-	state *world.State
-	flows []string // of the kernel, after the last question
+	seed    uint64
+	backend kernel.Backend
+	save    string
+	run     *kernel.Run
+	host    *walk.Host
+	state   *world.State
+	flows   []string // of the kernel, after the last question
 }
 
 // Run compares one scenario of the seed. The error is the run's own.
@@ -52,7 +53,7 @@ func (t *Tally) Run(ctx context.Context, seed uint64, o gen.Options, questions i
 		return fmt.Errorf("seed %d: lay out: %w", seed, err)
 	}
 	defer r.Close()
-	p := &pair{seed: seed, save: sc.Hosts[0].Files["iptables-save"], run: r}
+	p := &pair{seed: seed, backend: o.Backend, save: sc.Hosts[0].Files["iptables-save"], run: r}
 	if err := p.build(); err != nil {
 		count(&t.Unsupported, err.Error())
 		return nil
@@ -92,6 +93,10 @@ func onlyRaw(socket string) string {
 	return "raw"
 }
 
+// saveName is the file of a back end's rules.
+var saveName = map[kernel.Backend]string{kernel.Legacy: "iptables-legacy-save",
+	kernel.NFT: "iptables-nft-save"}
+
 // build makes the engine's host from what the tools print of the kernel's.
 func (p *pair) build() error {
 	files, err := p.run.Collect("r")
@@ -100,6 +105,9 @@ func (p *pair) build() error {
 	}
 	d := &snapshot.Dir{Name: "r", Files: map[string][]byte{}}
 	for name, text := range files {
+		if name == "iptables-save" {
+			name = saveName[p.backend]
+		}
 		d.Files[name] = []byte(text)
 	}
 	cfg, err := d.Config(snapshot.Options{Now: world.Instant(time.Now().UnixNano())})

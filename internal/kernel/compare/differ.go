@@ -12,6 +12,7 @@ import (
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/walk"
+	"github.com/hookpath/hookpath/xtables"
 )
 
 // differ says what the engine did otherwise than the kernel, empty for nothing.
@@ -94,10 +95,32 @@ func kernelSteps(steps []kernel.Step) []string {
 	return out
 }
 
+// inOrder are the events in the kernel's order: nf_tables tells of a rule behind what
+// its target set in motion (REJECT's answer), legacy rules before that.
+func (p *pair) inOrder(events []trace.Event) []trace.Event {
+	var out []trace.Event
+	var held []*trace.Rule
+	for _, e := range events {
+		for n := len(held); n > 0 && held[n-1].SKB == e.Base().SKB; n = len(held) {
+			out, held = append(out, held[n-1]), held[:n-1]
+		}
+		r, ok := e.(*trace.Rule)
+		if ok && p.host.Program(r.Ref.Table).Backend == xtables.NFT {
+			held = append(held, r)
+			continue
+		}
+		out = append(out, e)
+	}
+	for n := len(held); n > 0; n-- {
+		out = append(out, held[n-1])
+	}
+	return out
+}
+
 // steps are the engine's trace in the kernel's words.
 func (p *pair) steps(t *trace.Trace) []string {
 	var out []string
-	for _, e := range t.Events {
+	for _, e := range p.inOrder(t.Events) {
 		switch e := e.(type) {
 		case *trace.Rule:
 			out = append(out, p.step("rule", e.Ref, e.Ref.Rule, e.Verdict, e.Chain))
