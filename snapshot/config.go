@@ -355,6 +355,9 @@ func (r *reader) notes() {
 	for _, name := range r.d.sorted("xt/") {
 		r.assume("%s is not read: it counts as empty", name)
 	}
+	if bytes.Contains(r.d.Files["conntrack-expect"], []byte("src=")) {
+		r.assume("conntrack-expect is not read: no connection is expected")
+	}
 	for _, name := range slices.Sorted(maps.Keys(r.d.Files)) {
 		if base, ok := strings.CutSuffix(name, ".err"); ok {
 			line, _, _ := bytes.Cut(r.d.Files[name], []byte{'\n'})

@@ -52,8 +52,8 @@ func parseMeta(file string, data []byte) (Meta, error) {
 
 var kernelPattern = regexp.MustCompile(`^(\d{1,3})\.(\d{1,4})(\.|-|$)`)
 
-// kernelOf reads the version of "6.18.1-amd64".
-func kernelOf(s string) (xtables.Kernel, error) {
+// kernelVersion reads the version of "6.18.1-amd64".
+func kernelVersion(s string) (xtables.Kernel, error) {
 	m := kernelPattern.FindStringSubmatch(s)
 	if m == nil {
 		return xtables.Kernel{}, fmt.Errorf("kernel: %q is not a version like 6.18.1", s)
@@ -70,7 +70,7 @@ func (m *Meta) apply(file string, c *walk.Config) error {
 		c.Name = m.Host
 	}
 	if m.Kernel != "" {
-		k, err := kernelOf(m.Kernel)
+		k, err := kernelVersion(m.Kernel)
 		if err != nil {
 			return place{file, 1}.errorf("%w", err)
 		}

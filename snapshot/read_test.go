@@ -187,13 +187,13 @@ func TestMeta(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"6.18.1", "6.1.0-13-amd64", "6.18-rc1", "5.10"} {
-		if _, err := kernelOf(s); err != nil {
-			t.Errorf("kernelOf(%q): %v", s, err)
+		if _, err := kernelVersion(s); err != nil {
+			t.Errorf("kernelVersion(%q): %v", s, err)
 		}
 	}
 	for _, s := range []string{"", "6", "6.x", "linux"} {
-		if k, err := kernelOf(s); err == nil {
-			t.Errorf("kernelOf(%q) = %v, want an error", s, k)
+		if k, err := kernelVersion(s); err == nil {
+			t.Errorf("kernelVersion(%q) = %v, want an error", s, k)
 		}
 	}
 }
