@@ -121,6 +121,7 @@ func (h *Host) buildRooms(cfg *Config) (err error) {
 		Kernel: h.Kernel.Major<<16 | h.Kernel.Minor<<8})
 	h.fragments = newFragments(h.schema, cfg.Sysctl)
 	h.NAT = nat.New(h.Conntrack, h.Links)
+	h.Conntrack.NAT = h.NAT
 	if h.Sets, err = ipset.New(h.schema, cfg.Sets); err != nil {
 		return fmt.Errorf("sets: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 // traceFlags are the flags of trace.
 type traceFlags struct {
 	snapshots []string
+	demo      string
 	host      string
 	in        string
 	frame     string
@@ -48,6 +49,7 @@ Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 er
 	fl := c.Flags()
 	fl.StringArrayVarP(&f.snapshots, "snapshot", "s", nil,
 		"directory, archive or file to read (repeatable); without it, this machine")
+	fl.StringVar(&f.demo, "demo", "", "an embedded host; without PACKET, the packet that shows it")
 	fl.StringVar(&f.host, "host", "", "host of the question, where there are several")
 	fl.StringVar(&f.in, "in", "", "interface that --frame or --pcap arrive on")
 	fl.StringVar(&f.frame, "frame", "", "an Ethernet frame in hex")
@@ -57,7 +59,7 @@ Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 er
 	fl.BoolVar(&f.json, "json", false, "the same as --format json")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "one line an outcome")
 	fl.BoolVar(&f.allRules, "all-rules", false, "show rules that did not match, and why")
-	fl.BoolVar(&f.noReply, "no-reply", false, "do not walk the answer back")
+	fl.BoolVar(&f.noReply, "one-way", false, "do not walk the answer back")
 	fl.StringVar(&f.colour, "colour", "auto", "auto, always or never")
 	return c
 }
@@ -70,6 +72,17 @@ func (f *traceFlags) run(e *Env, args []string) error {
 	case "text", "json", "ktrace":
 	default:
 		return fmt.Errorf("--format: %q is not text, json or ktrace", f.format)
+	}
+	if f.demo != "" {
+		d, err := readDemo(f.demo)
+		if err != nil {
+			return err
+		}
+		f.snapshots = append(f.snapshots, demoPrefix+f.demo)
+		if len(args) == 0 && f.frame == "" && f.pcap == "" && f.packets == "" {
+			args = []string{d.Packet}
+			fmt.Fprintf(e.Out, "%s\n\n", d.Title)
+		}
 	}
 	if err := f.oneQuestion(args); err != nil {
 		return err
