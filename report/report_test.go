@@ -283,3 +283,47 @@ func TestDependText(t *testing.T) {
 		}
 	}
 }
+
+func TestShortRule(t *testing.T) {
+	tests := []struct{ text, want string }{
+		{"-p tcp -j ACCEPT", "-p tcp -j ACCEPT"},
+		{`-p tcp -m comment --comment "the \"shop\"" -j X`, `-p tcp -j X  /* the \"shop\" */`},
+		{`-m comment --comment "cali:abc" -j X`, "-j X"},
+		{`-m comment --comment one -m comment --comment "two" -j X`, "-j X  /* one; two */"},
+		{`-m comment --comment "open`, "/* open */"},
+	}
+	for _, tt := range tests {
+		if got := shortRule(tt.text); got != tt.want {
+			t.Errorf("shortRule(%s) = %s, want %s", tt.text, got, tt.want)
+		}
+	}
+}
+
+// TestFolded leaves out what led nowhere, however deep.
+func TestFolded(t *testing.T) {
+	h := router(t)
+	jump := func(to int) trace.Event { return &trace.Rule{Ref: first, Verdict: trace.Jump, Chain: to} }
+	ret := func(of int) trace.Event {
+		return &trace.ChainEnd{Ref: trace.RuleRef{Chain: of}, Verdict: trace.Return}
+	}
+	hit := &trace.Rule{Ref: first, Verdict: trace.Continue}
+	tests := []struct {
+		in   []trace.Event
+		want int
+	}{
+		{[]trace.Event{jump(3), ret(3)}, 0},
+		{[]trace.Event{jump(3), jump(4), ret(4), ret(3)}, 0},
+		{[]trace.Event{jump(3), hit, ret(3)}, 3},
+		{[]trace.Event{jump(3), ret(4)}, 2},
+		{[]trace.Event{hit, ret(3)}, 2},
+	}
+	for i, tt := range tests {
+		var steps []Step
+		for _, e := range tt.in {
+			steps = append(steps, Step{Host: h, Event: e})
+		}
+		if got := len(folded(steps)); got != tt.want {
+			t.Errorf("row %d: %d steps are left, want %d", i, got, tt.want)
+		}
+	}
+}

@@ -101,14 +101,30 @@ func (p *page) verdict(a *Answer) {
 		p.WriteByte('\n')
 		return
 	}
-	p.headline("DEPENDS", 0, fmt.Sprintf("%d of %d ways end differently.", len(groups),
-		len(a.Branches)))
+	word, good := summary(groups)
+	p.headline(word, good, fmt.Sprintf("It can go %d ways, which end in %d.", len(a.Branches),
+		len(groups)))
 	for _, g := range groups {
 		p.headline(fmt.Sprintf("%.3g %%", 100*g.prob), g.verdict.good, g.verdict.word+": "+
 			g.verdict.text)
 		p.whereWhy(g.verdict)
 	}
 	p.WriteByte('\n')
+}
+
+// summary is the word for all ends together.
+func summary(groups []verdictGroup) (string, int) {
+	for _, g := range groups {
+		switch {
+		case g.good != groups[0].good:
+			return "DEPENDS", 0
+		case g.word != groups[0].word && g.good > 0:
+			return "ARRIVES", 1
+		case g.word != groups[0].word:
+			return "DEPENDS", g.good
+		}
+	}
+	return groups[0].word, groups[0].good
 }
 
 func (p *page) headline(word string, good int, text string) {
@@ -291,8 +307,9 @@ func (p *page) line(l line, depth int) {
 			first += " "
 		}
 	}
-	if l.here {
-		text += strings.Repeat(" ", 2) + p.colour(red, "<==here")
-	}
 	p.wrap(first, indent, text)
+	if l.here {
+		p.Truncate(p.Len() - 1)
+		p.WriteString("  " + p.colour(red, "<== here") + "\n")
+	}
 }

@@ -68,6 +68,9 @@ func (b *Branch) rows() []row {
 			out = append(out, n.end(out, "drop", ct))
 		}
 	}
+	if o := b.Main(); o != nil && o.Result == trace.Absorbed {
+		out = append(out, names{o.Host}.end(out, "held", ct))
+	}
 	return out
 }
 

@@ -93,6 +93,8 @@ func (n names) place(b *Branch, o *Outcome) string {
 			hook = "route lookup"
 		case *trace.Deliver:
 			hook = "behind INPUT"
+		case *trace.Neigh:
+			hook = "neighbour " + e.Addr.String() + " on " + n.dev(e.Dev)
 		case *trace.Receive:
 			hook = n.dev(e.Dev) + " in"
 		}

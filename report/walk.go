@@ -30,8 +30,12 @@ type teller struct {
 // lines tells the walk of a branch.
 func (b *Branch) lines(s Style) []line {
 	t := &teller{Style: s, last: map[int]*trace.Snap{}, skb: 1, main: b.Main()}
-	for i := range b.Steps {
-		t.step(&b.Steps[i])
+	steps := b.Steps
+	if !s.AllRules {
+		steps = folded(steps)
+	}
+	for i := range steps {
+		t.step(&steps[i])
 	}
 	t.flush()
 	same(t.out)
@@ -163,8 +167,70 @@ func (n names) chainPlace(r trace.RuleRef) string {
 	return fmt.Sprintf("%s %d", chain, r.Rule)
 }
 
+// folded leaves out jumps into chains in which nothing matched, so that what decided
+// can be seen.
+func folded(steps []Step) []Step {
+	out := make([]Step, 0, len(steps))
+	for _, s := range steps {
+		e, ok := s.Event.(*trace.ChainEnd)
+		if n := len(out); ok && !e.Policy && n > 0 {
+			r, ok := out[n-1].Event.(*trace.Rule)
+			if ok && r.Verdict == trace.Jump && r.Ref.Table == e.Ref.Table && r.Chain == e.Ref.Chain &&
+				out[n-1].Host == s.Host {
+				out = out[:n-1]
+				continue
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// shortRule is a rule's text with its comments behind it; those that only hold a
+// hash, as Calico's do, are left out.
+func shortRule(text string) string {
+	const opt = "-m comment --comment "
+	var notes []string
+	for {
+		i := strings.Index(text, opt)
+		if i < 0 {
+			break
+		}
+		note, rest := cutNote(text[i+len(opt):])
+		text = strings.TrimSpace(text[:i]) + " " + strings.TrimSpace(rest)
+		if !strings.HasPrefix(note, "cali:") {
+			notes = append(notes, note)
+		}
+	}
+	text = strings.TrimSpace(text)
+	if len(notes) > 0 {
+		text += "  /* " + strings.Join(notes, "; ") + " */"
+	}
+	return strings.TrimSpace(text)
+}
+
+// cutNote cuts off a word, in double quotes or not.
+func cutNote(s string) (note, rest string) {
+	if !strings.HasPrefix(s, `"`) {
+		note, rest, _ = strings.Cut(s, " ")
+		return note, rest
+	}
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return s[1:i], s[i+1:]
+		}
+	}
+	return s[1:], ""
+}
+
 func (t *teller) rule(e *trace.Rule) {
 	text := t.n.h.Program(e.Ref.Table).Text(e.Ref)
+	if !t.AllRules {
+		text = shortRule(text)
+	}
 	if text == "" {
 		text = "(counts)"
 	}
@@ -226,7 +292,11 @@ func (t *teller) nat(e *trace.NAT) {
 	if e.Dst {
 		side = "dst"
 	}
-	t.speak("", side+" "+endpoint(e.From)+" -> "+endpoint(e.To))
+	what := "" // the rule of the line before chose it
+	if !t.spoke {
+		what = "nat" // a connection that is translated already
+	}
+	t.speak(what, side+" "+endpoint(e.From)+" -> "+endpoint(e.To))
 	t.out[len(t.out)-1].detail = true
 	if c := e.Source; c != nil {
 		t.speak("", fmt.Sprintf("chosen %s (%s): %s", c.Addr, t.n.dev(c.Dev), sourceWhy(c.Step)))
