@@ -145,9 +145,19 @@ func newCPU() xtables.Match { return &cpu{} }
 // Options implements xtables.Match.
 func (m *cpu) Options(s *xtables.Spec) { s.Var("cpu", &m.CPU).Not(&m.Not).Required() }
 
-// Pred implements xtables.Match.
+// Pred implements xtables.Match. Nobody knows the processor, so the test forks the
+// walk; other processors than the first are asked about by all the rest, so that what
+// is taken first is the first processor.
 func (m *cpu) Pred(*xtables.Build) field.Pred {
-	return field.NotIf(m.Not, field.Is(field.CPU, field.Num(m.CPU.n)))
+	n := m.CPU.n
+	if n == 0 {
+		return field.NotIf(m.Not, is(field.CPU, 0))
+	}
+	rest := []field.Range{{Hi: field.U(n - 1)}}
+	if n < field.Ones(32).Lo {
+		rest = append(rest, field.Range{Lo: field.U(n + 1), Hi: field.Ones(32)})
+	}
+	return field.NotIf(!m.Not, field.Is(field.CPU, field.Ranges(rest...)))
 }
 
 // devgroup matches the groups of the interfaces in and out.
