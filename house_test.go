@@ -43,6 +43,8 @@ var house = []string{
 	"web",
 	"demos",
 	"internal/kernel",
+	"internal/kernel/gen",
+	"internal/kernel/compare",
 	"internal/cli",
 	"cmd",
 }

@@ -90,9 +90,7 @@ func (n *node) build() error {
 	for _, a := range assumed {
 		n.assumed = append(n.assumed, string(a))
 	}
-	for _, a := range h.Routes.Assumed() {
-		n.assumed = append(n.assumed, a)
-	}
+	n.assumed = append(n.assumed, h.Routes.Assumed()...)
 	return nil
 }
 
