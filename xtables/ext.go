@@ -116,6 +116,7 @@ func (c *Catalog) Family() trace.Family { return c.family }
 type Context struct {
 	Family  trace.Family
 	Version Version
+	Backend Backend
 	Table   string
 	Rule    *Rule
 	Spec    *Spec

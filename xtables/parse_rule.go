@@ -526,8 +526,8 @@ func (rp *ruleParser) checkDevices() error {
 }
 
 func (rp *ruleParser) finishUses() error {
-	rp.ctx = Context{Family: rp.p.cat.family, Version: rp.p.rs.Version, Table: rp.p.table.Name,
-		Rule: &rp.rule}
+	rp.ctx = Context{Family: rp.p.cat.family, Version: rp.p.rs.Version,
+		Backend: rp.p.rs.Backend, Table: rp.p.table.Name, Rule: &rp.rule}
 	n := 0
 	for _, u := range rp.uses {
 		if u.m != nil {

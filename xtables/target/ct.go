@@ -2,58 +2,93 @@ package target
 
 import (
 	"fmt"
-	"strings"
+	"strconv"
 
 	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
-	"github.com/hookpath/hookpath/link"
+	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/xtables"
 )
 
-// zone is the argument of --zone: a number, or "mark" for the packet's mark.
-type zone struct {
-	n        uint16
-	fromMark bool
-	given    bool
+// ctZone is what --zone, --zone-orig and --zone-reply say together: the last number
+// counts, in all the directions that were named.
+//
+// iptables: extensions/libxt_CT.c, xt_ct_parse_zone_id.
+type ctZone struct {
+	id          uint16
+	fromMark    bool
+	orig, reply bool
+}
+
+// dir is the direction that the number counts in.
+//
+// Kernel: net/netfilter/xt_CT.c, xt_ct_flags_to_dir.
+func (z *ctZone) dir() conntrack.ZoneDir {
+	switch {
+	case z.orig == z.reply:
+		return conntrack.ZoneBoth
+	case z.orig:
+		return conntrack.ZoneOrig
+	}
+	return conntrack.ZoneReply
+}
+
+// zoneForm is one of the three options.
+type zoneForm struct {
+	z   *ctZone
+	dir conntrack.ZoneDir
 }
 
 // Parse implements xtables.Value.
-func (z *zone) Parse(a *xtables.Args) error {
-	z.given = true
+func (f *zoneForm) Parse(a *xtables.Args) error {
+	f.z.orig = f.z.orig || f.dir == conntrack.ZoneOrig
+	f.z.reply = f.z.reply || f.dir == conntrack.ZoneReply
 	if a.Word == "mark" {
-		z.fromMark = true
+		f.z.fromMark = true
 		return nil
 	}
 	n, err := xtables.ParseUint(a.Word, 65535)
-	z.n = uint16(n)
+	f.z.id = uint16(n)
 	return err
 }
 
 // Append implements xtables.Value.
-func (z *zone) Append(b []byte, _ trace.Family) []byte {
-	if z.fromMark {
+func (f *zoneForm) Append(b []byte, _ trace.Family) []byte {
+	if f.z.fromMark {
 		return append(b, "mark"...)
 	}
-	return fmt.Appendf(b, "%d", z.n)
+	return strconv.AppendUint(b, uint64(f.z.id), 10)
 }
 
 // Unset implements xtables.Value.
-func (z *zone) Unset() bool { return !z.given }
+func (f *zoneForm) Unset() bool {
+	return f.z.id == 0 && !f.z.fromMark || f.dir != f.z.dir()
+}
 
 // ct chooses how a packet will be tracked: not at all, in a zone, with a helper.
 //
 // Kernel: net/netfilter/xt_CT.c, xt_ct_target_v1.
 type ct struct {
-	Off               xtables.Text
 	Notrack           bool
-	Zone, Orig, Reply zone
-	Helper, Timeout   xtables.Text
-	Events, ExpEvents events
+	Zone              ctZone
+	Helper, Timeout   xtables.Bare
+	Events, ExpEvents xtables.Bits
 	template          uint32
 }
 
-func newCT() xtables.Target { return &ct{} }
+func newCT() xtables.Target {
+	return &ct{Helper: xtables.Bare{Max: 15}, Timeout: xtables.Bare{Max: 31},
+		Events: xtables.Bits{Words: ctEvents}, ExpEvents: xtables.Bits{Words: ctEvents[:1]}}
+}
+
+// ctEvents are the events of connections; an expectation has the first alone.
+//
+// Kernel: include/uapi/linux/netfilter/nf_conntrack_common.h, ip_conntrack_events.
+var ctEvents = []xtables.Bit{{Word: "new", N: 1 << 0}, {Word: "related", N: 1 << 1},
+	{Word: "destroy", N: 1 << 2}, {Word: "reply", N: 1 << 3}, {Word: "assured", N: 1 << 4},
+	{Word: "protoinfo", N: 1 << 5}, {Word: "helper", N: 1 << 6}, {Word: "mark", N: 1 << 7},
+	{Word: "natseqinfo", N: 1 << 8}, {Word: "secmark", N: 1 << 9}}
 
 // Options implements xtables.Target.
 func (t *ct) Options(s *xtables.Spec) {
@@ -62,38 +97,9 @@ func (t *ct) Options(s *xtables.Spec) {
 	s.Var("timeout", &t.Timeout)
 	s.Var("ctevents", &t.Events)
 	s.Var("expevents", &t.ExpEvents)
-	s.Var("zone-orig", &t.Orig)
-	s.Var("zone-reply", &t.Reply)
-	s.Var("zone", &t.Zone)
-	s.OneOf("zone", "zone-orig", "zone-reply")
-	s.OneOf("notrack", "helper", "timeout")
-	s.Check(func(*xtables.Context) error { return checkEvents(t.Events.s) })
-}
-
-// events is a list of words, printed as it was given.
-type events struct{ s string }
-
-// Parse implements xtables.Value.
-func (v *events) Parse(a *xtables.Args) error {
-	v.s = a.Word
-	return nil
-}
-
-// Append implements xtables.Value.
-func (v *events) Append(b []byte, _ trace.Family) []byte { return append(b, v.s...) }
-
-// Unset implements xtables.Value.
-func (v *events) Unset() bool { return v.s == "" }
-
-const ctEvents = "new related destroy reply assured protoinfo helper mark natseqinfo secmark"
-
-func checkEvents(list string) error {
-	for _, e := range strings.Split(list, ",") {
-		if e != "" && !strings.Contains(" "+ctEvents+" ", " "+e+" ") {
-			return fmt.Errorf("unknown event %q", e)
-		}
-	}
-	return nil
+	s.Var("zone-orig", &zoneForm{&t.Zone, conntrack.ZoneOrig})
+	s.Var("zone-reply", &zoneForm{&t.Zone, conntrack.ZoneReply})
+	s.Var("zone", &zoneForm{&t.Zone, conntrack.ZoneBoth})
 }
 
 // NoTrack tells whether the rule turns tracking off.
@@ -109,19 +115,21 @@ func (t *ct) Effects() []field.Effect {
 }
 
 // Validate implements xtables.Validator.
+//
+// Kernel: xt_ct_tg_check and xt_ct_set_helper.
 func (t *ct) Validate(b *xtables.Build) error {
 	if t.Notrack {
 		return nil
 	}
-	if t.Timeout.S != "" {
-		return &link.UnsupportedError{What: "--timeout: policies are not in a snapshot"}
+	if t.Timeout.Given {
+		return unsupported("--timeout", "timeout policies are not in a snapshot")
 	}
-	tm := conntrack.Template{Zone: t.zone(), ZoneMark: t.Zone.fromMark || t.Orig.fromMark ||
-		t.Reply.fromMark}
+	tm := conntrack.Template{Zone: conntrack.Zone{ID: t.Zone.id, Dir: t.Zone.dir()},
+		ZoneMark: t.Zone.fromMark}
 	if t.Helper.S != "" {
-		h, ok := conntrack.ParseHelper(t.Helper.S)
-		if !ok || !h.Supported() {
-			return &link.UnsupportedError{What: "--helper " + t.Helper.S}
+		h, err := t.helper(b.Rule)
+		if err != nil {
+			return err
 		}
 		tm.Helper = h
 	}
@@ -129,14 +137,30 @@ func (t *ct) Validate(b *xtables.Build) error {
 	return nil
 }
 
-func (t *ct) zone() conntrack.Zone {
+func (t *ct) helper(r *xtables.Rule) (conntrack.Helper, error) {
+	h, ok := conntrack.ParseHelper(t.Helper.S)
+	proto := r.IP.Proto
 	switch {
-	case t.Orig.given:
-		return conntrack.Zone{ID: t.Orig.n, Dir: conntrack.ZoneOrig}
-	case t.Reply.given:
-		return conntrack.Zone{ID: t.Reply.n, Dir: conntrack.ZoneReply}
+	case proto == 0 || r.IP.Not&xtables.NotProto != 0:
+		return h, fmt.Errorf("--helper: needs -p without !")
+	case !ok || !helps(h, proto):
+		return h, fmt.Errorf("--helper: there is no helper %q for %s", t.Helper.S,
+			xtables.ProtoName(proto))
+	case !h.Supported():
+		return h, unsupported("--helper "+t.Helper.S, "its payloads are not read")
 	}
-	return conntrack.Zone{ID: t.Zone.n}
+	return h, nil
+}
+
+// helps tells whether a helper is for a protocol.
+func helps(h conntrack.Helper, proto uint8) bool {
+	switch h {
+	case conntrack.SIP:
+		return proto == packet.TCP || proto == packet.UDP
+	case conntrack.TFTP, conntrack.Amanda, conntrack.NetBIOS, conntrack.RAS, conntrack.SNMP:
+		return proto == packet.UDP
+	}
+	return proto == packet.TCP
 }
 
 // Do implements xtables.Target.

@@ -2,7 +2,6 @@ package target
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/trace"
@@ -24,7 +23,7 @@ func (l *level) Parse(a *xtables.Args) error {
 		return nil
 	}
 	for i, w := range levels {
-		if strings.EqualFold(a.Word, w) || strings.EqualFold(a.Word, "panic") && i == 0 {
+		if a.Word == w || i == 0 && a.Word == "panic" {
 			l.n = uint8(i)
 			return nil
 		}
@@ -52,13 +51,17 @@ func (nothing) Do(*xtables.Env) trace.Verdict { return trace.Continue }
 // Kernel: net/netfilter/xt_LOG.c, log_tg.
 type log struct {
 	nothing
-	Prefix                       xtables.Text
+	Prefix                       xtables.LogPrefix
 	Level                        level
 	Sequence, TCP, IP, UID, MACs bool
 }
 
 func newLog() xtables.Target {
-	return &log{Prefix: xtables.Text{Max: 29}, Level: level{warning}}
+	return &log{Prefix: logPrefix(29), Level: level{warning}}
+}
+
+func logPrefix(most int) xtables.LogPrefix {
+	return xtables.LogPrefix{Bare: xtables.Bare{Min: 1, Max: most}}
 }
 
 // Options implements xtables.Target.
@@ -72,28 +75,19 @@ func (t *log) Options(s *xtables.Spec) {
 	s.Flag("log-macdecode", &t.MACs)
 }
 
-// cutText is a prefix that is cut to what the kernel keeps of it.
-type cutText struct{ xtables.Text }
-
-// Parse implements xtables.Value.
-func (t *cutText) Parse(a *xtables.Args) error {
-	const most = 63
-	t.S = a.Word[:min(len(a.Word), most)]
-	return nil
-}
-
 // nflog hands a copy of the packet to a group of listeners.
 //
 // Kernel: net/netfilter/xt_NFLOG.c, nflog_tg.
 type nflog struct {
 	nothing
-	Group, Range, Size, Threshold xtables.Uint
-	Prefix                        cutText
-	sized                         bool
+	Prefix           xtables.LogPrefix
+	Group, Threshold xtables.Uint
+	Range, Size      xtables.Number
 }
 
 func newNflog() xtables.Target {
-	return &nflog{Group: xtables.Uint{Max: 65535}, Threshold: xtables.Uint{Max: 65535}}
+	return &nflog{Prefix: logPrefix(63), Group: xtables.Uint{Max: 65535},
+		Threshold: xtables.Uint{Max: 65535}}
 }
 
 // Options implements xtables.Target.
@@ -101,16 +95,9 @@ func (t *nflog) Options(s *xtables.Spec) {
 	s.Var("nflog-prefix", &t.Prefix)
 	s.Var("nflog-group", &t.Group)
 	s.Var("nflog-range", &t.Range)
-	size := s.Var("nflog-size", &t.Size)
-	if t.sized {
-		size.Always()
-	}
+	s.Var("nflog-size", &t.Size)
 	s.Var("nflog-threshold", &t.Threshold)
 	s.OneOf("nflog-range", "nflog-size")
-	s.Check(func(c *xtables.Context) error {
-		t.sized = c.Spec.Given("nflog-size")
-		return nil
-	})
 }
 
 // traced makes the kernel log each rule that the packet meets.

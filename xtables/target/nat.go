@@ -68,8 +68,10 @@ func (t *natTo) parseAddrs(s string, f trace.Family) (err error) {
 
 // parsePorts reads port[-port[/base]].
 func parsePorts(r *nat.Range, s string, proto uint8, shift bool) (err error) {
-	if proto == 0 {
-		return fmt.Errorf("a port needs -p tcp, udp, sctp, dccp or another with ports")
+	switch proto {
+	case packet.TCP, packet.UDP, packet.SCTP, packet.DCCP, packet.ICMP:
+	default:
+		return fmt.Errorf("a port needs -p tcp, udp, sctp, dccp or icmp")
 	}
 	s, base, hasBase := strings.Cut(s, "/")
 	// A name is one port, though it may hold a dash; a range is of numbers.

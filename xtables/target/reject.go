@@ -2,6 +2,7 @@ package target
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
@@ -48,12 +49,17 @@ type with struct {
 // Parse implements xtables.Value.
 func (w *with) Parse(a *xtables.Args) error {
 	for i, x := range w.list {
-		if a.Word == x.name || a.Word == x.alias {
+		if begins(x.name, a.Word) || begins(x.alias, a.Word) {
 			w.n = i
 			return nil
 		}
 	}
 	return fmt.Errorf("unknown reject type %q", a.Word)
+}
+
+// begins tells whether a word is the beginning of a name, in any case of letters.
+func begins(name, word string) bool {
+	return len(word) <= len(name) && strings.EqualFold(name[:len(word)], word)
 }
 
 // Append implements xtables.Value.
