@@ -263,7 +263,10 @@ const lockTime = world.Second
 func (x *arpRun) learn(state NeighState, override bool) Neigh {
 	n := Neigh{Dev: x.l.Index, Addr: x.a.Sender, MAC: x.a.SenderMAC, State: state}
 	old, known := x.t.Neighbour(x.w, n.Dev, n.Addr)
+	kind := x.r.AddrTypeTable(n.Addr, n.Dev)
 	switch {
+	case !known && (kind == trace.BroadcastRoute || kind == trace.MulticastRoute):
+		return Neigh{} // made with an address of its own: arp_constructor
 	case known && old.State&(Permanent|NoARPState) != 0:
 		return Neigh{}
 	case known && old.State.IsValid() && old.MAC == n.MAC && state == Stale:

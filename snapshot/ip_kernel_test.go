@@ -253,8 +253,9 @@ func collect(ns *namespace) *host {
 	h := &host{text: map[string]string{}}
 	for name, args := range map[string]string{
 		"ip-link.json": "ip -d -j link", "ip-addr.json": "ip -d -j addr",
-		"ip-neigh.json": "ip -d -j neigh", "ip-rule.json": "ip -4 -d -j rule",
-		"ip-route": "ip -4 -d -o route show table all", "ip-nexthop.json": "ip -d -j nexthop",
+		"ip-neigh.json": "ip -d -j neigh", "ip-neigh-proxy.json": "ip -j neigh show proxy",
+		"ip-rule.json": "ip -4 -d -j rule",
+		"ip-route":     "ip -4 -d -o route show table all", "ip-nexthop.json": "ip -d -j nexthop",
 		"ip-maddr.json": "ip -j maddr", "sysctl": "sysctl -a --pattern ^net\\.ipv4"} {
 		h.text[name] = ns.run("", strings.Fields(args)...)
 	}
@@ -278,7 +279,12 @@ func (h *host) build() error {
 	step(func() (e error) { c.Addrs, _, e = parseIPAddr(get("ip-addr.json")); return })
 	step(func() (e error) {
 		name, data := get("ip-neigh.json")
-		c.Neighs, c.Proxies, e = parseIPNeigh(name, data, finder(c.Links))
+		c.Neighs, _, e = parseIPNeigh(name, data, finder(c.Links))
+		return
+	})
+	step(func() (e error) {
+		name, data := get("ip-neigh-proxy.json")
+		_, c.Proxies, e = parseIPNeigh(name, data, finder(c.Links))
 		return
 	})
 	step(func() (e error) { c.Memberships, e = parseIPMaddr(get("ip-maddr.json")); return })
@@ -418,8 +424,8 @@ func (r dice) topology() string {
 			if r.one(4) {
 				scope = " scope " + r.pick("link", "host", "site")
 			}
-			if r.one(5) {
-				p("addr add %s peer %s dev d%d%s", r.addr(), r.prefix(), i, scope)
+			if peer := r.prefix(); r.one(5) && peer != "0.0.0.0/0" { // no dump shows a peer of 0.0.0.0
+				p("addr add %s peer %s dev d%d%s", r.addr(), peer, i, scope)
 				continue
 			}
 			p("addr add %s/%s dev d%d%s%s", r.addr(), r.pick("24", "24", "25", "16", "30", "32"), i,
