@@ -202,7 +202,8 @@ func TestJSON(t *testing.T) {
 			t.Errorf("the JSON has no %s in %s", want, line)
 		}
 	}
-	if got, want := string(ErrorJSON("x", os.ErrNotExist)), `{"id":"x","error":"file does not exist"}`; got != want {
+	got, want := string(ErrorJSON("x", os.ErrNotExist)), `{"id":"x","error":"file does not exist"}`
+	if got != want {
 		t.Errorf("ErrorJSON = %s, want %s", got, want)
 	}
 }

@@ -68,6 +68,14 @@ func (p *page) wrap(first string, indent int, text string) {
 	}
 }
 
+// Wrap breaks text at blanks so that its lines fit a width; zero is 100 columns.
+func Wrap(text string, width int) string {
+	if width == 0 {
+		width = 100
+	}
+	return strings.Join(wrapText(text, width), "\n") + "\n"
+}
+
 // wrapText cuts text into lines of at most n bytes, at blanks where that is
 // possible. It returns at least one line.
 func wrapText(text string, n int) []string {

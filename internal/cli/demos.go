@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hookpath/hookpath/demos"
+	"github.com/hookpath/hookpath/report"
 )
 
 // demoPrefix names a demo in place of a snapshot's path: -s demo:docker-host.
@@ -24,8 +25,9 @@ func newDemos(e *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demos [NAME]",
 		Short: "Hosts to try hookpath on: list them, or trace one's packet",
-		Long: `demos lists the snapshots that are part of the program. With a name it traces the packet that
-shows what the demo is about. Use one like any snapshot: hookpath trace -s demo:NAME PACKET`,
+		Long: `demos lists the snapshots that are part of the program. With a name it traces the packet
+that shows what the demo is about. Use one like any snapshot:
+hookpath trace -s demo:NAME PACKET`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -35,8 +37,8 @@ shows what the demo is about. Use one like any snapshot: hookpath trace -s demo:
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(e.Out, "%s\n%s\n\n$ hookpath trace -s %s%s %s\n\n", d.Title, d.About, demoPrefix,
-				args[0], d.Packet)
+			fmt.Fprintf(e.Out, "%s\n%s\n$ hookpath trace -s %s%s %s\n\n", d.Title,
+				report.Wrap(d.About, e.Width), demoPrefix, args[0], d.Packet)
 			f := traceFlags{snapshots: []string{demoPrefix + args[0]}, format: "text", colour: "auto"}
 			return f.run(e, []string{d.Packet})
 		},

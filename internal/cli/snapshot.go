@@ -13,9 +13,9 @@ func newSnapshot(e *Env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "snapshot DIRECTORY",
 		Short: "Write this machine's configuration into a directory, changing nothing",
-		Long: `snapshot runs the usual tools (ip, iptables-save, ipset, conntrack, ss, sysctl ...) and writes
-what they print into a directory, one file each. It only reads. With --script it prints the shell
-script that does the same on a machine without hookpath.`,
+		Long: `snapshot runs the usual tools (ip, iptables-save, ipset, conntrack, ss, sysctl ...) and
+writes what they print into a directory, one file each. It only reads. With --script it prints the
+shell script that does the same on a machine without hookpath.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if script == (len(args) == 0) && len(args) <= 1 {
 				return nil
