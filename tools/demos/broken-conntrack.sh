@@ -11,8 +11,8 @@ ip -n host addr add 192.0.2.70/24 brd + dev eth0
 ip -n host addr add 172.17.0.1/16 brd + dev docker0
 ip -n host route add default via 192.0.2.1 dev eth0
 
-ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:01 dev eth0 nud reachable
-ip -n host neigh add 172.17.0.3 lladdr 02:42:ac:11:00:03 dev docker0 nud reachable
+ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:01 dev eth0 nud stale
+ip -n host neigh add 172.17.0.3 lladdr 02:42:ac:11:00:03 dev docker0 nud stale
 bridge -n host fdb add 02:42:ac:11:00:03 dev veth83b1d60 master static
 
 sysctls net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1

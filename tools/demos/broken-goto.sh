@@ -10,9 +10,9 @@ ip -n host addr add 10.30.0.1/16 brd + dev lan0
 ip -n host addr add 198.51.100.60/24 brd + dev wan0
 ip -n host route add default via 198.51.100.1 dev wan0
 
-ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud reachable
-ip -n host neigh add 10.30.1.15 lladdr 52:54:00:60:01:15 dev lan0 nud reachable
-ip -n host neigh add 10.30.2.70 lladdr 52:54:00:60:02:70 dev lan0 nud reachable
+ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud stale
+ip -n host neigh add 10.30.1.15 lladdr 52:54:00:60:01:15 dev lan0 nud stale
+ip -n host neigh add 10.30.2.70 lladdr 52:54:00:60:02:70 dev lan0 nud stale
 
 sysctls net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=1
 

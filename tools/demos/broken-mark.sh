@@ -15,9 +15,9 @@ ip -n host route add default via 198.51.100.1 dev wan0
 ip -n host route add default via 10.66.0.1 dev vpn0 table vpn
 ip -n host rule add pref 900 fwmark 0x66 lookup vpn
 
-ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud reachable
-ip -n host neigh add 10.66.0.1 lladdr 52:54:00:fe:00:66 dev vpn0 nud reachable
-ip -n host neigh add 192.168.7.40 lladdr 52:54:00:30:01:40 dev lan0 nud reachable
+ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud stale
+ip -n host neigh add 10.66.0.1 lladdr 52:54:00:fe:00:66 dev vpn0 nud stale
+ip -n host neigh add 192.168.7.40 lladdr 52:54:00:30:01:40 dev lan0 nud stale
 
 sysctls net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=2
 

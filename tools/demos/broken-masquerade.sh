@@ -15,8 +15,8 @@ ip -n host addr add 203.0.113.9/29 brd + dev lan0
 ip -n host addr add 10.20.0.1/24 brd + dev lan0
 ip -n host route add default via 169.254.9.1 dev wan0 src 203.0.113.9
 
-ip -n host neigh add 169.254.9.1 lladdr 52:54:00:fe:00:09 dev wan0 nud reachable
-ip -n host neigh add 10.20.0.5 lladdr 52:54:00:50:01:05 dev lan0 nud reachable
+ip -n host neigh add 169.254.9.1 lladdr 52:54:00:fe:00:09 dev wan0 nud stale
+ip -n host neigh add 10.20.0.5 lladdr 52:54:00:50:01:05 dev lan0 nud stale
 ip -n host neigh add 172.17.0.2 lladdr 02:42:ac:11:00:02 dev docker0 nud stale
 bridge -n host fdb add 02:42:ac:11:00:02 dev veth51c07a2 master static
 

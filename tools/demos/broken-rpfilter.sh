@@ -17,9 +17,9 @@ ip -n host route add 10.0.0.0/24 dev lan0 table uplink2
 ip -n host rule add pref 1001 from 192.0.2.60 lookup uplink2
 ip -n host rule add pref 2001 fwmark 0x2 lookup uplink2
 
-ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud reachable
-ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:02 dev wan1 nud reachable
-ip -n host neigh add 10.0.0.20 lladdr 52:54:00:40:01:20 dev lan0 nud reachable
+ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud stale
+ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:02 dev wan1 nud stale
+ip -n host neigh add 10.0.0.20 lladdr 52:54:00:40:01:20 dev lan0 nud stale
 
 sysctls net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.wan0.rp_filter=1 \
 	net.ipv4.conf.wan1.rp_filter=1

@@ -20,10 +20,10 @@ ip -n host addr add 172.17.0.1/16 brd + dev docker0
 ip -n host addr add 172.20.0.1/16 brd + dev "$shop"
 ip -n host route add default via 192.0.2.1 dev eth0
 
-ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:01 dev eth0 nud reachable
+ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:01 dev eth0 nud stale
 ip -n host neigh add 172.17.0.2 lladdr 02:42:ac:11:00:02 dev docker0 nud stale
-ip -n host neigh add 172.20.0.2 lladdr 02:42:ac:14:00:02 dev "$shop" nud reachable
-ip -n host neigh add 172.20.0.3 lladdr 02:42:ac:14:00:03 dev "$shop" nud reachable
+ip -n host neigh add 172.20.0.2 lladdr 02:42:ac:14:00:02 dev "$shop" nud stale
+ip -n host neigh add 172.20.0.3 lladdr 02:42:ac:14:00:03 dev "$shop" nud stale
 bridge -n host fdb add 02:42:ac:11:00:02 dev veth5a31c04 master static
 bridge -n host fdb add 02:42:ac:14:00:02 dev vethb7710e9 master static
 bridge -n host fdb add 02:42:ac:14:00:03 dev vethd204f18 master static

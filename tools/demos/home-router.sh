@@ -26,10 +26,10 @@ ip -n host rule add pref 1001 from 192.0.2.50 lookup dsl
 ip -n host rule add pref 2000 fwmark 0x1/0xff lookup fibre
 ip -n host rule add pref 2001 fwmark 0x2/0xff lookup dsl
 
-ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud reachable
-ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:02 dev wan1 nud reachable
+ip -n host neigh add 198.51.100.1 lladdr 52:54:00:fe:00:01 dev wan0 nud stale
+ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:02 dev wan1 nud stale
 ip -n host neigh add 192.168.1.10 lladdr 52:54:00:10:01:10 dev lan0 nud stale
-ip -n host neigh add 192.168.1.23 lladdr 52:54:00:10:01:23 dev lan0 nud reachable
+ip -n host neigh add 192.168.1.23 lladdr 52:54:00:10:01:23 dev lan0 nud stale
 
 sysctls net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.default.rp_filter=2 \
 	net.ipv4.conf.all.src_valid_mark=1 net.ipv4.conf.all.send_redirects=0

@@ -44,15 +44,15 @@ for p in "${pods[@]}"; do
 	sysctls "net.ipv4.conf.$dev.proxy_arp=1" "net.ipv4.conf.$dev.rp_filter=1" \
 		"net.ipv4.neigh.$dev.proxy_delay=0"
 	ip -n host route add "${pod[$p]}" dev "$dev" scope link
-	ip -n host neigh add "${pod[$p]}" dev "$dev" nud reachable \
+	ip -n host neigh add "${pod[$p]}" dev "$dev" nud stale \
 		lladdr "02:00:0a:f4:01:$(printf %02x "${pod[$p]##*.}")"
 done
 ip -n host route add blackhole 10.244.1.0/26 proto bird
 ip -n host route add 10.244.0.0/26 via 192.0.2.2 dev eth0 proto bird
 ip -n host route add 10.244.2.0/26 via 192.0.2.11 dev eth0 proto bird
-ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:01 dev eth0 nud reachable
-ip -n host neigh add 192.0.2.2 lladdr 52:54:00:80:01:02 dev eth0 nud reachable
-ip -n host neigh add 192.0.2.11 lladdr 52:54:00:80:01:11 dev eth0 nud reachable
+ip -n host neigh add 192.0.2.1 lladdr 52:54:00:fe:00:01 dev eth0 nud stale
+ip -n host neigh add 192.0.2.2 lladdr 52:54:00:80:01:02 dev eth0 nud stale
+ip -n host neigh add 192.0.2.11 lladdr 52:54:00:80:01:11 dev eth0 nud stale
 
 # --- Calico's sets ----------------------------------------------------------------
 

@@ -142,7 +142,7 @@ collect() {
 	printf '{"host":"%s","kernel":"%s",%s"time":"%s"}\n' "$name" "$kernel" \
 		"${hz:+\"hz\":$hz,}" "$(date -u -d "@$stamp" +%Y-%m-%dT%H:%M:%SZ)" >"$out/meta.json"
 	demo_json "$@" >"$out/demo.json"
-	in_host "iptables-$backend-save" -c |
+	in_host "xtables-$backend-multi" iptables-save -c |
 		sed "s/^\(# .* on \).*/\1$(date_line)/" >"$out/iptables-save"
 	[ "$backend" = legacy ] || in_host nft -j list ruleset >"$out/nft.json"
 	in_host ip -d -j link | sed -E 's/("[a-z_]*timer":) *[0-9.]+/\10.00/g' >"$out/ip-link.json"
