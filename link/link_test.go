@@ -37,7 +37,8 @@ func (ad Addr) peer(p string, n int) Addr { ad.Peer, ad.PrefixLen = a(p), n; ret
 // TestSelectAddr is the table of measured choices for MASQUERADE.
 func TestSelectAddr(t *testing.T) {
 	lo := addr(1, "127.0.0.1", 8).scope(ScopeHost)
-	three := []Addr{addr(2, "10.0.0.1", 24), addr(2, "10.0.0.2", 24).secondary(), addr(2, "10.0.5.1", 24)}
+	three := []Addr{addr(2, "10.0.0.1", 24), addr(2, "10.0.0.2", 24).secondary(), addr(2,
+		"10.0.5.1", 24)}
 	overlap := []Addr{addr(2, "172.16.3.1", 30), addr(2, "10.3.0.1", 24), addr(2, "10.3.0.2", 25)}
 	peers := []Addr{addr(2, "10.4.0.1", 32), addr(2, "10.4.1.1", 32).peer("10.4.1.2", 32)}
 	linkFirst := []Addr{addr(2, "169.254.1.1", 16).scope(ScopeLink), addr(2, "10.1.0.1", 24)}
@@ -124,9 +125,12 @@ func TestConf(t *testing.T) {
 			func(c *Conf) any { return c.Forwarding }, false},
 		{Sysctl{"net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.eth0/1.rp_filter": "2"},
 			func(c *Conf) any { return c.RPFilter }, 2},
-		{Sysctl{"net.ipv4.conf.default.rp_filter": "1"}, func(c *Conf) any { return c.RPFilter }, 1},
-		{Sysctl{"net.ipv4.conf.all.accept_local": "1"}, func(c *Conf) any { return c.AcceptLocal }, true},
-		{Sysctl{"net.ipv4.conf.all.bc_forwarding": "1"}, func(c *Conf) any { return c.BCForwarding }, false},
+		{Sysctl{"net.ipv4.conf.default.rp_filter": "1"}, func(c *Conf) any { return c.RPFilter },
+			1},
+		{Sysctl{"net.ipv4.conf.all.accept_local": "1"},
+			func(c *Conf) any { return c.AcceptLocal }, true},
+		{Sysctl{"net.ipv4.conf.all.bc_forwarding": "1"},
+			func(c *Conf) any { return c.BCForwarding }, false},
 		{Sysctl{"net.ipv4.conf.all.bc_forwarding": "1", "net.ipv4.conf.eth0/1.bc_forwarding": "1"},
 			func(c *Conf) any { return c.BCForwarding }, true},
 		{Sysctl{}, func(c *Conf) any { return c.SendRedirects }, true},
@@ -137,8 +141,10 @@ func TestConf(t *testing.T) {
 			func(c *Conf) any { return c.AcceptRedirects }, true},
 		{Sysctl{"net.ipv4.ip_forward": "1", "net.ipv4.conf.eth0/1.accept_redirects": "0"},
 			func(c *Conf) any { return c.AcceptRedirects }, false},
-		{Sysctl{"net.ipv4.conf.eth0/1.medium_id": "-1"}, func(c *Conf) any { return c.MediumID }, -1},
-		{Sysctl{"net.ipv4.conf.all.arp_ignore": "junk"}, func(c *Conf) any { return c.ARPIgnore }, 0},
+		{Sysctl{"net.ipv4.conf.eth0/1.medium_id": "-1"}, func(c *Conf) any { return c.MediumID },
+			-1},
+		{Sysctl{"net.ipv4.conf.all.arp_ignore": "junk"},
+			func(c *Conf) any { return c.ARPIgnore }, 0},
 	} {
 		tb := table(t, Config{Links: Invent([]string{"eth0.1"}), Sysctl: c.sysctl})
 		if got := c.get(&tb.ByName("eth0.1").Conf); got != c.want {
@@ -289,11 +295,13 @@ func TestARP(t *testing.T) {
 		{Sysctl{fwd: "1"}, "10.0.0.9", "10.5.0.1", false, WhyARPNotOurs},
 		{Sysctl{fwd: "1"}, "10.0.0.9", "10.5.0.77", true, ""}, // neigh add proxy
 		{Sysctl{fwd: "1", "net.ipv4.conf.eth0.proxy_arp": "1"}, "10.0.0.9", "10.5.0.1", true, ""},
-		{Sysctl{fwd: "1", "net.ipv4.conf.eth0.proxy_arp": "1", "net.ipv4.conf.eth0.medium_id": "-1"},
+		{Sysctl{fwd: "1", "net.ipv4.conf.eth0.proxy_arp": "1",
+			"net.ipv4.conf.eth0.medium_id": "-1"},
 			"10.0.0.9", "10.5.0.1", false, WhyARPNotOurs},
 		{Sysctl{"net.ipv4.conf.eth0.proxy_arp": "1"}, "10.0.0.9", "10.5.0.1", false, WhyARPNotOurs},
 	} {
-		tb := table(t, Config{Addrs: addrs, Sysctl: c.sysctl, Proxies: []Proxy{{2, a("10.5.0.77")}}})
+		tb := table(t, Config{Addrs: addrs, Sysctl: c.sysctl, Proxies: []Proxy{{2,
+			a("10.5.0.77")}}})
 		w := newWorld(tb)
 		got := tb.ARP(w, r, 2, packet.Broadcast, ARP{Op: ARPRequest, SenderMAC: packet.MAC{2, 1},
 			Sender: a(c.sender), Target: a(c.target)})
@@ -318,7 +326,8 @@ func TestLearn(t *testing.T) {
 		Neighs: []Neigh{{2, a("10.0.0.5"), packet.MAC{9}, Permanent}}})
 	w := newWorld(tb)
 	arp := func(op uint16, to packet.Type, mac byte, sender, target string) Neigh {
-		tb.ARP(w, r, 2, to, ARP{Op: op, SenderMAC: packet.MAC{mac}, Sender: a(sender), Target: a(target)})
+		tb.ARP(w, r, 2, to, ARP{Op: op, SenderMAC: packet.MAC{mac}, Sender: a(sender),
+			Target: a(target)})
 		n, _ := tb.Neighbour(w, 2, a(sender))
 		return n
 	}
@@ -330,8 +339,10 @@ func TestLearn(t *testing.T) {
 	}{
 		{"an unasked reply", arp(ARPReply, packet.Host, 1, "10.0.0.7", "10.0.0.1"), 0, NoState},
 		{"a request to us", arp(ARPRequest, packet.Broadcast, 2, "10.0.0.9", "10.0.0.1"), 2, Stale},
-		{"a reply of one we know", arp(ARPReply, packet.Host, 2, "10.0.0.9", "10.0.0.1"), 2, Reachable},
-		{"another's reply at once", arp(ARPReply, packet.Host, 3, "10.0.0.9", "10.0.0.1"), 2, Reachable},
+		{"a reply of one we know", arp(ARPReply, packet.Host, 2, "10.0.0.9", "10.0.0.1"), 2,
+			Reachable},
+		{"another's reply at once", arp(ARPReply, packet.Host, 3, "10.0.0.9", "10.0.0.1"), 2,
+			Reachable},
 		{"a static entry", arp(ARPReply, packet.Host, 3, "10.0.0.5", "10.0.0.1"), 9, Permanent},
 	} {
 		if c.got.MAC[0] != c.mac || c.got.State != c.state {
@@ -358,21 +369,24 @@ func TestLearn(t *testing.T) {
 func TestSolicitAnnounce(t *testing.T) {
 	r := &router{local: map[string]bool{"10.0.0.1": true, "10.99.0.1": true}}
 	for _, c := range []struct{ announce, src, want string }{
-		{"0", "10.99.0.1", "10.99.0.1"}, {"1", "10.99.0.1", "10.0.0.1"}, {"2", "10.99.0.1", "10.0.0.1"},
+		{"0", "10.99.0.1", "10.99.0.1"}, {"1", "10.99.0.1", "10.0.0.1"}, {"2", "10.99.0.1",
+			"10.0.0.1"},
 		{"0", "8.8.8.8", "10.0.0.1"}, {"1", "10.0.0.1", "10.0.0.1"},
 	} {
 		tb := table(t, Config{Addrs: []Addr{addr(2, "10.0.0.1", 24), addr(1, "10.99.0.1", 32)},
 			Sysctl: Sysctl{"net.ipv4.conf.all.arp_announce": c.announce}})
 		got, _ := tb.Solicit(newWorld(tb), r, 2, a("10.0.0.9"), a(c.src))
 		if got.Sender.String() != c.want {
-			t.Errorf("arp_announce=%s from %s: got %v, want %s", c.announce, c.src, got.Sender, c.want)
+			t.Errorf("arp_announce=%s from %s: got %v, want %s", c.announce, c.src, got.Sender,
+				c.want)
 		}
 	}
 }
 
 // FuzzARP holds that no ARP packet makes it panic.
 func FuzzARP(f *testing.F) {
-	f.Add([]byte{0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1})
+	f.Add([]byte{0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, 9, 0, 0, 0, 0, 0, 0, 10, 0,
+		0, 1})
 	tb := table(f, Config{Addrs: []Addr{addr(2, "10.0.0.1", 24)}})
 	r := &router{local: map[string]bool{"10.0.0.1": true}}
 	f.Fuzz(func(t *testing.T, b []byte) {

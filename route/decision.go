@@ -3,6 +3,7 @@ package route
 import (
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
 )
 
 // Drop reasons of routing, the kernel's names.
@@ -172,17 +173,19 @@ func isMulticast(a packet.Addr) bool      { return a.Is4() && a[12]&0xf0 == 0xe0
 func isLocalMulticast(a packet.Addr) bool { return a.Is4() && a[12] == 224 && a[13]|a[14] == 0 }
 func isAllOnes(a packet.Addr) bool        { return a == packet.V4(0xffffffff) }
 
-// record is an observer of one decision; the zero one observes nothing.
+// record is what one decision changes and who observes it; with a nil trace
+// nobody does.
 type record struct {
+	w     *world.World
 	tries *tries
 	tr    *trace.Trace
 }
 
-func newRecord(tr *trace.Trace) record {
+func newRecord(w *world.World, tr *trace.Trace) record {
 	if !tr.On() {
-		return record{}
+		return record{w: w}
 	}
-	return record{&tries{}, tr}
+	return record{w, &tries{}, tr}
 }
 
 // event records a decision.

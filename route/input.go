@@ -85,18 +85,18 @@ func (f *FIB) arrivalKey(a *Arrival) pathKey {
 // Kernel: net/ipv4/route.c, ip_route_input_noref.
 func (f *FIB) Input(w *world.World, tr *trace.Trace, p *packet.Packet) Decision {
 	a := ArrivalOf(p)
-	rec := newRecord(tr)
-	d := f.arrive(w, rec, &a)
+	rec := newRecord(w, tr)
+	d := f.arrive(rec, &a)
 	rec.event(p, &d, true)
 	return d
 }
 
 // Arrive is Input without a packet at hand.
 func (f *FIB) Arrive(w *world.World, tr *trace.Trace, a *Arrival) Decision {
-	return f.arrive(w, newRecord(tr), a)
+	return f.arrive(newRecord(w, tr), a)
 }
 
-func (f *FIB) arrive(w *world.World, rec record, a *Arrival) Decision {
+func (f *FIB) arrive(rec record, a *Arrival) Decision {
 	in := f.links.ByIndex(a.In)
 	if in == nil || !in.HasIP() {
 		d := newDecision(trace.Unspec)
@@ -106,7 +106,7 @@ func (f *FIB) arrive(w *world.World, rec record, a *Arrival) Decision {
 	if isMulticast(a.Dst) {
 		return f.arriveMulticast(rec, a, in)
 	}
-	return f.arriveSlow(w, rec, a, in)
+	return f.arriveSlow(rec, a, in)
 }
 
 func (r record) note(id field.ID, bits field.Value) {
@@ -166,7 +166,7 @@ func (f *FIB) multicastSource(rec record, a *Arrival, in *link.Link,
 // arriveSlow follows ip_route_input_slow from top to bottom.
 //
 // Kernel: net/ipv4/route.c, ip_route_input_slow.
-func (f *FIB) arriveSlow(w *world.World, rec record, a *Arrival, in *link.Link) Decision {
+func (f *FIB) arriveSlow(rec record, a *Arrival, in *link.Link) Decision {
 	d := newDecision(trace.Unspec)
 	rec.note(field.Src, field.PrefixMask(128, 104)) // multicast, loopback or zero
 	if isMulticast(a.Src) || isAllOnes(a.Src) {
@@ -186,12 +186,12 @@ func (f *FIB) arriveSlow(w *world.World, rec record, a *Arrival, in *link.Link) 
 	fl.fold(rec.tr.Notes(), asInput)
 	d.found(&r)
 	if err == 0 && f.openMiss(&r) {
-		return f.openArrival(w, a, in, d)
+		return f.openArrival(rec.w, a, in, d)
 	}
 	if err != 0 {
 		return f.noRoute(d, &r, err, in)
 	}
-	return f.arriveFound(w, rec, a, in, d, r)
+	return f.arriveFound(rec, a, in, d, r)
 }
 
 // martian are the addresses that no lookup could find out.
@@ -239,12 +239,12 @@ func (f *FIB) noRoute(d Decision, r *result, err Errno, in *link.Link) Decision 
 }
 
 // arriveFound goes on with the route that was found.
-func (f *FIB) arriveFound(w *world.World, rec record, a *Arrival, in *link.Link, d Decision,
+func (f *FIB) arriveFound(rec record, a *Arrival, in *link.Link, d Decision,
 	r result) Decision {
 	d.Kind = r.a.kind
 	switch {
 	case r.a.kind == trace.BroadcastRoute && in.Conf.BCForwarding:
-		return f.forward(w, rec, a, in, d, r)
+		return f.forward(rec, a, in, d, r)
 	case r.a.kind == trace.BroadcastRoute:
 		return f.broadcastIn(rec, a, in, d)
 	case r.a.kind == trace.Local:
@@ -254,7 +254,7 @@ func (f *FIB) arriveFound(w *world.World, rec record, a *Arrival, in *link.Link,
 	case r.a.kind != trace.Unicast:
 		return d.drop(EINVAL, ReasonInvalidDest, WhyMartianDestination)
 	}
-	return f.forward(w, rec, a, in, d, r)
+	return f.forward(rec, a, in, d, r)
 }
 
 // broadcastIn delivers a broadcast.
@@ -291,10 +291,10 @@ func (f *FIB) localIn(rec record, a *Arrival, in *link.Link, d Decision, r *resu
 // forward sends a packet on.
 //
 // Kernel: net/ipv4/route.c, ip_mkroute_input, __mkroute_input.
-func (f *FIB) forward(w *world.World, rec record, a *Arrival, in *link.Link, d Decision,
+func (f *FIB) forward(rec record, a *Arrival, in *link.Link, d Decision,
 	r result) Decision {
 	if len(r.a.hops) > 1 {
-		f.selectPath(w, &r, f.arrivalKey(a), packet.Addr{})
+		f.selectPath(rec.w, &r, f.arrivalKey(a), packet.Addr{})
 	}
 	v := f.validate(rec, a, sourceQuestion{dst: a.Dst, in: in, out: r.hop.dev})
 	if reason, why := v.into(&d); why != "" {

@@ -13,7 +13,7 @@ import (
 //
 // Kernel: net/ipv4/route.c, ip_route_output_key_hash_rcu.
 func (f *FIB) Output(w *world.World, tr *trace.Trace, fl *Flow) Decision {
-	o := output{f: f, w: w, rec: newRecord(tr), fl: *fl, d: newDecision(trace.Unspec)}
+	o := output{f: f, w: w, rec: newRecord(w, tr), fl: *fl, d: newDecision(trace.Unspec)}
 	o.fl.In = link.Loopback
 	if tr.On() {
 		o.fl.deps = &field.Deps{}

@@ -19,7 +19,8 @@ var addr = packet.MustParseAddr
 
 // r makes a route in the main table: "10.0.0.0/8", a gateway or "", a device.
 func r(dst, via, dev string, more ...func(*Route)) Route {
-	out := Route{Dst: netip.MustParsePrefix(dst), Kind: trace.Unicast, Table: TableMain, Protocol: 3}
+	out := Route{Dst: netip.MustParsePrefix(dst), Kind: trace.Unicast, Table: TableMain,
+		Protocol: 3}
 	if via != "" || dev != "" {
 		h := Hop{Dev: dev}
 		if via != "" {
@@ -58,7 +59,8 @@ func (h host) build(t testing.TB) *FIB {
 	if !h.open {
 		c.Addrs = []link.Addr{
 			{Dev: 1, Local: addr("127.0.0.1"), PrefixLen: 8, Scope: link.ScopeHost},
-			{Dev: 2, Local: addr("10.0.0.1"), PrefixLen: 24}, {Dev: 3, Local: addr("10.1.0.1"), PrefixLen: 24}}
+			{Dev: 2, Local: addr("10.0.0.1"), PrefixLen: 24}, {Dev: 3, Local: addr("10.1.0.1"),
+				PrefixLen: 24}}
 	}
 	links, err := link.New(c)
 	if err != nil {
@@ -109,32 +111,44 @@ func TestInput(t *testing.T) {
 		{"to us", host{}, "10.0.0.9", "10.0.0.1", trace.Local, 1, "", "", -1},
 		{"to another of our addresses", host{}, "10.0.0.9", "10.1.0.1", trace.Local, 1, "", "", -1},
 		{"broadcast", host{}, "10.0.0.9", "10.0.0.255", trace.BroadcastRoute, 1, "", "", -1},
-		{"limited broadcast", host{}, "0.0.0.0", "255.255.255.255", trace.BroadcastRoute, 1, "", "", -1},
-		{"another's broadcast", host{}, "10.0.0.9", "10.1.0.255", trace.BroadcastRoute, 1, "", "", -1},
+		{"limited broadcast", host{}, "0.0.0.0", "255.255.255.255", trace.BroadcastRoute, 1, "",
+			"", -1},
+		{"another's broadcast", host{}, "10.0.0.9", "10.1.0.255", trace.BroadcastRoute, 1, "",
+			"", -1},
 		{"joined group", host{}, "10.0.0.9", "224.0.0.1", trace.MulticastRoute, 1, "", "", -1},
-		{"other group", host{}, "10.0.0.9", "239.1.1.1", trace.MulticastRoute, 0, WhyNotJoined, ReasonNone, -1},
-		{"no route", host{}, "10.0.0.9", "8.8.8.8", trace.Unreachable, 0, WhyNoRoute, ReasonNoRoutes, 0},
+		{"other group", host{}, "10.0.0.9", "239.1.1.1", trace.MulticastRoute, 0, WhyNotJoined,
+			ReasonNone, -1},
+		{"no route", host{}, "10.0.0.9", "8.8.8.8", trace.Unreachable, 0, WhyNoRoute,
+			ReasonNoRoutes, 0},
 		{"no forwarding", host{routes: []Route{def}, sysctl: link.Sysctl{}}, "10.0.0.9", "8.8.8.8",
 			trace.Unreachable, 0, WhyForwardingOff, ReasonAddrErrors, -1},
-		{"martian source", host{}, "127.0.0.1", "10.0.0.1", trace.Unspec, 0, WhyMartianSource, ReasonLocalnet, -1},
-		{"martian destination", host{}, "10.0.0.9", "127.0.0.1", trace.Unspec, 0, WhyMartianDestination,
+		{"martian source", host{}, "127.0.0.1", "10.0.0.1", trace.Unspec, 0, WhyMartianSource,
+			ReasonLocalnet, -1},
+		{"martian destination", host{}, "10.0.0.9", "127.0.0.1", trace.Unspec, 0,
+			WhyMartianDestination,
 			ReasonLocalnet, -1},
 		{"multicast source", host{}, "224.0.0.1", "10.0.0.1", trace.Unspec, 0, WhyMartianSource,
 			ReasonInvalidSource, -1},
 		{"our own source", host{}, "10.1.0.1", "10.0.0.1", trace.Local, 0, WhyMartianSource,
 			ReasonLocalSource, -1},
-		{"accept_local", host{sysctl: on("eth0.accept_local")}, "10.1.0.1", "10.0.0.1", trace.Local, 1, "", "", -1},
+		{"accept_local", host{sysctl: on("eth0.accept_local")}, "10.1.0.1", "10.0.0.1",
+			trace.Local, 1, "", "", -1},
 		{"strict filter", host{sysctl: on("all.rp_filter")}, "10.1.0.9", "10.0.0.1", trace.Local, 0,
 			WhyRPFilter, ReasonRPFilter, -1},
-		{"unreachable", host{routes: []Route{r("8.0.0.0/8", "", "", kind(trace.Unreachable))}}, "10.0.0.9",
+		{"unreachable", host{routes: []Route{r("8.0.0.0/8", "", "", kind(trace.Unreachable))}},
+			"10.0.0.9",
 			"8.8.8.8", trace.Unreachable, 0, WhyUnreachable, ReasonNone, 1},
-		{"prohibit", host{routes: []Route{r("8.0.0.0/8", "", "", kind(trace.Prohibit))}}, "10.0.0.9", "8.8.8.8",
+		{"prohibit", host{routes: []Route{r("8.0.0.0/8", "", "", kind(trace.Prohibit))}},
+			"10.0.0.9", "8.8.8.8",
 			trace.Unreachable, 0, WhyProhibit, ReasonNone, 13},
-		{"blackhole", host{routes: []Route{r("8.0.0.0/8", "", "", kind(trace.Blackhole))}}, "10.0.0.9", "8.8.8.8",
+		{"blackhole", host{routes: []Route{r("8.0.0.0/8", "", "", kind(trace.Blackhole))}},
+			"10.0.0.9", "8.8.8.8",
 			trace.Unreachable, 0, WhyBlackhole, ReasonNone, -1},
-		{"rule unreachable", host{rules: []Rule{{Action: UnreachableAction}}}, "10.0.0.9", "8.8.8.8",
+		{"rule unreachable", host{rules: []Rule{{Action: UnreachableAction}}}, "10.0.0.9",
+			"8.8.8.8",
 			trace.Unreachable, 0, WhyUnreachable, ReasonNoRoutes, 0},
-		{"bc_forwarding", host{sysctl: on("all.bc_forwarding", "eth0.bc_forwarding")}, "10.0.0.9", "10.1.0.255",
+		{"bc_forwarding", host{sysctl: on("all.bc_forwarding", "eth0.bc_forwarding")},
+			"10.0.0.9", "10.1.0.255",
 			trace.BroadcastRoute, 3, "", "", -1},
 	} {
 		f := c.h.build(t)
@@ -144,7 +158,8 @@ func TestInput(t *testing.T) {
 			icmp = int(d.ICMPCode)
 		}
 		if d.Kind != c.kind || d.Out != c.out || d.Why != c.why || d.Reason != c.reason || icmp != c.icmp {
-			t.Errorf("%s: %s > %s: got %v out %d %q %q icmp %d,\n\twant %v out %d %q %q icmp %d", c.what, c.src,
+			t.Errorf("%s: %s > %s: got %v out %d %q %q icmp %d,\n\twant %v out %d %q %q icmp %d",
+				c.what, c.src,
 				c.dst, d.Kind, d.Out, d.Why, d.Reason, icmp, c.kind, c.out, c.why, c.reason, c.icmp)
 		}
 	}
@@ -153,18 +168,22 @@ func TestInput(t *testing.T) {
 // TestAddrType tries the types that addrtype knows: only the local table counts.
 func TestAddrType(t *testing.T) {
 	f := host{routes: []Route{r("8.0.0.0/8", "", "", kind(trace.Blackhole)),
-		r("9.0.0.0/8", "", "", kind(trace.Unreachable)), r("7.0.0.0/8", "", "", kind(trace.ThrowRoute))}}.build(t)
+		r("9.0.0.0/8", "", "", kind(trace.Unreachable)), r("7.0.0.0/8", "", "",
+			kind(trace.ThrowRoute))}}.build(t)
 	for _, c := range []struct {
 		a       string
 		any, in trace.RouteKind // asked without a device, and limited to eth0
 	}{
 		{"10.0.0.1", trace.Local, trace.Local}, {"10.1.0.1", trace.Local, trace.Unicast},
-		{"127.0.0.1", trace.Local, trace.Unicast}, {"10.0.0.255", trace.BroadcastRoute, trace.BroadcastRoute},
-		{"10.1.0.255", trace.BroadcastRoute, trace.Unicast}, {"8.8.8.8", trace.Unicast, trace.Unicast},
+		{"127.0.0.1", trace.Local, trace.Unicast}, {"10.0.0.255", trace.BroadcastRoute,
+			trace.BroadcastRoute},
+		{"10.1.0.255", trace.BroadcastRoute, trace.Unicast}, {"8.8.8.8", trace.Unicast,
+			trace.Unicast},
 		{"9.9.9.9", trace.Unicast, trace.Unicast}, {"7.7.7.7", trace.Unicast, trace.Unicast},
 		{"255.255.255.255", trace.BroadcastRoute, trace.BroadcastRoute},
 		{"0.0.0.0", trace.BroadcastRoute, trace.BroadcastRoute},
-		{"224.1.1.1", trace.MulticastRoute, trace.MulticastRoute}, {"1.2.3.4", trace.Unicast, trace.Unicast},
+		{"224.1.1.1", trace.MulticastRoute, trace.MulticastRoute}, {"1.2.3.4", trace.Unicast,
+			trace.Unicast},
 	} {
 		if got := f.AddrType(addr(c.a), 0, field.Src, nil); got != c.any {
 			t.Errorf("%s: got %v, want %v", c.a, got, c.any)
@@ -178,7 +197,8 @@ func TestAddrType(t *testing.T) {
 // TestRules tries what a rule can do, and why each one before was passed.
 func TestRules(t *testing.T) {
 	routes := []Route{r("0.0.0.0/0", "", "eth0", in(100)), r("8.0.0.0/8", "", "eth1", in(101)),
-		r("0.0.0.0/0", "", "", kind(trace.ThrowRoute), in(102)), r("0.0.0.0/0", "10.1.0.254", "eth1")}
+		r("0.0.0.0/0", "", "", kind(trace.ThrowRoute), in(102)), r("0.0.0.0/0", "10.1.0.254",
+			"eth1")}
 	local := Rule{Table: TableLocal}
 	main := Rule{Priority: 32766, Table: TableMain}
 	for _, c := range []struct {
@@ -189,9 +209,11 @@ func TestRules(t *testing.T) {
 		rule  int
 		tried string
 	}{
-		{"fwmark", []Rule{local, {Priority: 10, Mark: 1, MarkMask: 0xff, Table: 100}, main}, Flow{Mark: 0x101},
+		{"fwmark", []Rule{local, {Priority: 10, Mark: 1, MarkMask: 0xff, Table: 100}, main},
+			Flow{Mark: 0x101},
 			2, 1, "0:no route in the table"},
-		{"no match", []Rule{local, {Priority: 10, Mark: 1, MarkMask: 0xff, Table: 100}, main}, Flow{Mark: 2},
+		{"no match", []Rule{local, {Priority: 10, Mark: 1, MarkMask: 0xff, Table: 100}, main},
+			Flow{Mark: 2},
 			3, 2, "0:no route in the table 1:selector does not match"},
 		{"not", []Rule{local, {Priority: 10, Not: true, Mark: 1, MarkMask: 0xff, Table: 100}, main},
 			Flow{Mark: 2}, 2, 1, "0:no route in the table"},
@@ -199,28 +221,37 @@ func TestRules(t *testing.T) {
 			"0:no route in the table 1:throw"},
 		{"no such table", []Rule{local, {Priority: 10, Table: 7}, main}, Flow{}, 3, 2,
 			"0:no route in the table 1:no route in the table"},
-		{"suppress_prefixlength 0", []Rule{local, {Priority: 10, Table: 100, SuppressPrefix: Some(0)}, main},
+		{"suppress_prefixlength 0", []Rule{local, {Priority: 10, Table: 100,
+			SuppressPrefix: Some(0)}, main},
 			Flow{}, 3, 2, "0:no route in the table 1:suppressed"},
 		{"suppress_prefixlength 0 lets longer ones pass",
 			[]Rule{local, {Priority: 10, Table: 101, SuppressPrefix: Some(0)}, main}, Flow{}, 3, 1,
 			"0:no route in the table"},
-		{"suppress_ifgroup", []Rule{local, {Priority: 10, Table: 100, SuppressGroup: Some(0)}, main}, Flow{},
+		{"suppress_ifgroup", []Rule{local, {Priority: 10, Table: 100, SuppressGroup: Some(0)},
+			main}, Flow{},
 			3, 2, "0:no route in the table 1:suppressed"},
 		{"goto", []Rule{local, {Priority: 10, Action: Goto, Goto: 30}, {Priority: 20, Table: 100},
 			{Priority: 30, Table: 101}, main}, Flow{}, 3, 3, "0:no route in the table 1:goto"},
-		{"goto nowhere", []Rule{local, {Priority: 10, Action: Goto, Goto: 31}, {Priority: 20, Table: 100}},
+		{"goto nowhere", []Rule{local, {Priority: 10, Action: Goto, Goto: 31}, {Priority: 20,
+			Table: 100}},
 			Flow{}, 2, 2, "0:no route in the table 1:goto"},
-		{"nop", []Rule{local, {Priority: 10, Action: Nop}, {Priority: 20, Table: 100}}, Flow{}, 2, 2,
+		{"nop", []Rule{local, {Priority: 10, Action: Nop}, {Priority: 20, Table: 100}}, Flow{},
+			2, 2,
 			"0:no route in the table 1:nop"},
-		{"equal priorities in order", []Rule{{Priority: 5, Table: 101}, {Priority: 5, Table: 100}, local}, Flow{},
+		{"equal priorities in order", []Rule{{Priority: 5, Table: 101}, {Priority: 5,
+			Table: 100}, local}, Flow{},
 			3, 1, "0:no route in the table"},
-		{"uid", []Rule{local, {Priority: 10, UID: UIDs{5, 9, true}, Table: 100}, main}, Flow{UID: 7}, 2, 1,
+		{"uid", []Rule{local, {Priority: 10, UID: UIDs{5, 9, true}, Table: 100}, main},
+			Flow{UID: 7}, 2, 1,
 			"0:no route in the table"},
-		{"ports", []Rule{local, {Priority: 10, Proto: 6, DPort: Ports{Lo: 80, Hi: 90}, Table: 100}, main},
+		{"ports", []Rule{local, {Priority: 10, Proto: 6, DPort: Ports{Lo: 80, Hi: 90},
+			Table: 100}, main},
 			Flow{Proto: 6, DPort: 85}, 2, 1, "0:no route in the table"},
-		{"iif lo is what is sent here", []Rule{local, {Priority: 10, In: "lo", Table: 100}, main}, Flow{}, 2, 1,
+		{"iif lo is what is sent here", []Rule{local, {Priority: 10, In: "lo", Table: 100},
+			main}, Flow{}, 2, 1,
 			"0:no route in the table"},
-		{"a device that is not there", []Rule{local, {Priority: 10, In: "gone", Table: 100}, main}, Flow{}, 3, 2,
+		{"a device that is not there", []Rule{local, {Priority: 10, In: "gone", Table: 100},
+			main}, Flow{}, 3, 2,
 			"0:no route in the table 1:selector does not match"},
 		{"the first three, untouched", nil, Flow{}, 3, 1, "0:no route in the table"},
 	} {
@@ -239,7 +270,8 @@ func TestRules(t *testing.T) {
 			got += fmt.Sprintf(" %d:%v", x.Rule, x.Why)
 		}
 		if d.Out != c.out || d.Rule != c.rule || got != " "+c.tried {
-			t.Errorf("%s: got out %d rule %d tried%s, want out %d rule %d tried %s", c.what, d.Out, d.Rule, got,
+			t.Errorf("%s: got out %d rule %d tried%s, want out %d rule %d tried %s", c.what,
+				d.Out, d.Rule, got,
 				c.out, c.rule, c.tried)
 		}
 	}
@@ -264,7 +296,10 @@ func TestMerged(t *testing.T) {
 // TestOutput tries the choice of device and source.
 func TestOutput(t *testing.T) {
 	f := host{routes: []Route{r("0.0.0.0/0", "10.1.0.254", "eth1"),
-		r("9.0.0.0/8", "10.0.0.254", "eth0", func(r *Route) { r.Src, r.MTU, r.MTULock = addr("10.1.0.1"), 1300, true })}}.build(t)
+		r("9.0.0.0/8", "10.0.0.254", "eth0", func(r *Route) {
+			r.Src, r.MTU,
+				r.MTULock = addr("10.1.0.1"), 1300, true
+		})}}.build(t)
 	for _, c := range []struct {
 		fl       Flow
 		out      packet.Dev
@@ -279,10 +314,12 @@ func TestOutput(t *testing.T) {
 		{Flow{Dst: addr("10.0.0.1")}, 1, "", "10.0.0.1", 65520, 0, true},
 		{Flow{}, 1, "", "127.0.0.1", 65520, 0, true},
 		{Flow{Dst: addr("8.8.8.8"), Src: addr("4.4.4.4")}, 0, "", "", 0, ENETUNREACH, false},
-		{Flow{Dst: addr("8.8.8.8"), Src: addr("4.4.4.4"), Flags: AnySource}, 3, "10.1.0.254", "4.4.4.4", 1500, 0,
+		{Flow{Dst: addr("8.8.8.8"), Src: addr("4.4.4.4"), Flags: AnySource}, 3, "10.1.0.254",
+			"4.4.4.4", 1500, 0,
 			false},
 		{Flow{Dst: addr("8.8.8.8"), Out: 2}, 2, "", "10.0.0.1", 1500, 0, false},
-		{Flow{Dst: addr("255.255.255.255"), Src: addr("10.0.0.1")}, 2, "", "10.0.0.1", 1500, 0, true},
+		{Flow{Dst: addr("255.255.255.255"), Src: addr("10.0.0.1")}, 2, "", "10.0.0.1", 1500, 0,
+			true},
 		{Flow{Dst: addr("8.8.8.8"), Out: 77}, 0, "", "", 0, ENODEV, false},
 	} {
 		d := f.Output(testWorld(), nil, &c.fl)
@@ -297,13 +334,15 @@ func TestOutput(t *testing.T) {
 func TestMultipath(t *testing.T) {
 	multi := r("8.0.0.0/8", "", "eth0", func(r *Route) {
 		r.Multipath = true
-		r.Hops = []Hop{{Via: addr("10.0.0.2"), Dev: "eth0", Weight: 3}, {Via: addr("10.1.0.2"), Dev: "eth1"},
+		r.Hops = []Hop{{Via: addr("10.0.0.2"), Dev: "eth0", Weight: 3}, {Via: addr("10.1.0.2"),
+			Dev: "eth1"},
 			{Via: addr("10.1.0.3"), Dev: "eth1", Dead: true, Weight: 9}}
 	})
 	f := host{routes: []Route{multi}, rules: []Rule{{Table: TableMain}}}.build(t)
 	roll := func(k string, fl Flow) map[packet.Dev]int {
 		got := map[packet.Dev]int{}
-		h := host{routes: []Route{multi}, rules: []Rule{{Table: TableLocal}, {Priority: 1, Table: TableMain}}, kernel: k}
+		h := host{routes: []Route{multi}, rules: []Rule{{Table: TableLocal}, {Priority: 1,
+			Table: TableMain}}, kernel: k}
 		f := h.build(t)
 		w := testWorld()
 		w.Dice.Rand = rand.New(rand.NewPCG(1, 2))
@@ -312,7 +351,8 @@ func TestMultipath(t *testing.T) {
 		}
 		return got
 	}
-	if got := roll("", Flow{Dst: addr("8.8.8.8")}); got[2] < 2850 || got[2] > 3150 || got[2]+got[3] != 4000 {
+	if got := roll("",
+		Flow{Dst: addr("8.8.8.8")}); got[2] < 2850 || got[2] > 3150 || got[2]+got[3] != 4000 {
 		t.Errorf("3 to 1: got %v of 4000", got)
 	}
 	if got := roll("", Flow{Dst: addr("8.8.8.8"), Src: addr("10.1.0.1")}); got[3] != 4000 {
@@ -324,7 +364,8 @@ func TestMultipath(t *testing.T) {
 	w := testWorld()
 	w.Dice.Forced = []int{1, 0}
 	there := f.Arrive(w, nil, &Arrival{Src: addr("10.0.0.9"), Dst: addr("8.8.8.8"), In: 2})
-	back := f.Arrive(w, nil, &Arrival{Src: addr("10.0.0.9"), Dst: addr("8.8.8.8"), In: 2, Proto: 6, SPort: 9})
+	back := f.Arrive(w, nil, &Arrival{Src: addr("10.0.0.9"), Dst: addr("8.8.8.8"), In: 2,
+		Proto: 6, SPort: 9})
 	if there.Out != back.Out || len(w.Dice.Taken) != 1 {
 		t.Errorf("one flow, two ways: %d and %d", there.Out, back.Out)
 	}
@@ -344,7 +385,8 @@ func TestReversePath(t *testing.T) {
 	}{
 		{"10.0.0.9", 2, ReverseOptions{}, true}, {"10.0.0.9", 3, ReverseOptions{}, false},
 		{"10.0.0.9", 3, ReverseOptions{Loose: true}, true}, {"8.8.8.8", 3, ReverseOptions{}, true},
-		{"10.1.0.1", 3, ReverseOptions{}, false}, {"10.1.0.1", 3, ReverseOptions{AcceptLocal: true}, true},
+		{"10.1.0.1", 3, ReverseOptions{}, false}, {"10.1.0.1", 3,
+			ReverseOptions{AcceptLocal: true}, true},
 		{"10.9.0.1", 1, ReverseOptions{}, true},
 	} {
 		p := packetFrom(t, c.src, "10.0.0.1")
@@ -374,10 +416,12 @@ func packetFrom(t testing.TB, src, dst string) *packet.Packet {
 func TestOpen(t *testing.T) {
 	f := host{open: true}.build(t)
 	a := &Arrival{Src: addr("10.0.0.9"), Dst: addr("8.8.8.8"), In: 2}
-	if d := f.WithHint(Hint{Out: 4}).Arrive(testWorld(), nil, a); d.Kind != trace.Unicast || d.Out != 4 {
+	if d := f.WithHint(Hint{Out: 4}).Arrive(testWorld(), nil,
+		a); d.Kind != trace.Unicast || d.Out != 4 {
 		t.Errorf("out eth2: got %v out %d", d.Kind, d.Out)
 	}
-	if d := f.WithHint(Hint{Local: true}).Arrive(testWorld(), nil, a); d.Kind != trace.Local || !d.Local {
+	if d := f.WithHint(Hint{Local: true}).Arrive(testWorld(), nil,
+		a); d.Kind != trace.Local || !d.Local {
 		t.Errorf("local: got %v", d.Kind)
 	}
 	w := testWorld()
@@ -457,7 +501,8 @@ func TestLookupTwin(t *testing.T) {
 		other := fl
 		other.Dst = field.AddrValue(fl.Dst).And(mask).Or(noise.AndNot(mask)).Addr()
 		if again, err2 := tb.lookup(&other); again.a != got.a || err2 != err {
-			t.Fatalf("%v and %v agree in the noted bits: %+v, %+v", fl.Dst, other.Dst, got.a, again.a)
+			t.Fatalf("%v and %v agree in the noted bits: %+v, %+v", fl.Dst, other.Dst, got.a,
+				again.a)
 		}
 	})
 }
@@ -465,7 +510,8 @@ func TestLookupTwin(t *testing.T) {
 // TestNoAllocation guards the way of a packet without an observer.
 func TestNoAllocation(t *testing.T) {
 	f := host{routes: []Route{r("0.0.0.0/0", "10.1.0.254", "eth1")},
-		rules: []Rule{{Table: TableLocal}, {Priority: 9, Mark: 1, MarkMask: 1, Table: 9}, {Priority: 10, Table: TableMain}}}.build(t)
+		rules: []Rule{{Table: TableLocal}, {Priority: 9, Mark: 1, MarkMask: 1, Table: 9},
+			{Priority: 10, Table: TableMain}}}.build(t)
 	w, p := testWorld(), packetFrom(t, "10.0.0.9", "8.8.8.8")
 	p.In = 2
 	fl := &Flow{Dst: addr("8.8.8.8")}
@@ -519,16 +565,21 @@ func TestRuleTwin(t *testing.T) {
 		ru := Rule{Src: p(), Dst: p(), Mark: small.Draw(t, "mark"), MarkMask: small.Draw(t, "mask"),
 			TOS: uint8(small.Draw(t, "tos")) << 2, Proto: uint8(small.Draw(t, "proto")),
 			In:  rapid.SampledFrom([]string{"", "eth0", "gone"}).Draw(t, "in"),
-			UID: UIDs{1, 2, rapid.Bool().Draw(t, "uids")}, SPort: Ports{Lo: uint16(small.Draw(t, "sport"))},
-			DPort: Ports{Lo: 1, Hi: uint16(small.Draw(t, "dport")), Mask: uint16(small.Draw(t, "pmask"))}}
+			UID: UIDs{1, 2, rapid.Bool().Draw(t, "uids")}, SPort: Ports{Lo: uint16(small.Draw(t,
+				"sport"))},
+			DPort: Ports{Lo: 1, Hi: uint16(small.Draw(t, "dport")), Mask: uint16(small.Draw(t,
+				"pmask"))}}
 		pred, err := rulePred(&ru, links)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fl := &Flow{Src: packet.V4(0x0a000000 + small.Draw(t, "src")), TOS: uint8(small.Draw(t, "ft")) << 2,
+		fl := &Flow{Src: packet.V4(0x0a000000 + small.Draw(t, "src")), TOS: uint8(small.Draw(t,
+			"ft")) << 2,
 			Dst: packet.V4(0x0a000000 + small.Draw(t, "dst")), Mark: small.Draw(t, "fm"),
-			Proto: uint8(small.Draw(t, "fp")), In: packet.Dev(small.Draw(t, "fi")), UID: small.Draw(t, "fu"),
-			SPort: uint16(small.Draw(t, "fs")), DPort: uint16(small.Draw(t, "fd")), deps: &field.Deps{}}
+			Proto: uint8(small.Draw(t, "fp")), In: packet.Dev(small.Draw(t,
+				"fi")), UID: small.Draw(t, "fu"),
+			SPort: uint16(small.Draw(t, "fs")), DPort: uint16(small.Draw(t,
+				"fd")), deps: &field.Deps{}}
 		got, first := fl.answers(&pred), *fl.deps
 		fl.deps = &field.Deps{}
 		if want := pred.Eval(fl) == field.Yes; got != want || first != *fl.deps {

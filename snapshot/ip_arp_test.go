@@ -35,7 +35,8 @@ func openEnd(t testing.TB, name string) *end {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: ifc.Index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all,
+		Ifindex: ifc.Index}); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
@@ -90,7 +91,8 @@ func (r dice) arpSwitches(ns *namespace) {
 		key  string
 		vals []int
 	}{{"arp_ignore", []int{0, 0, 1, 2, 3, 4, 8}}, {"arp_filter", []int{0, 1}},
-		{"arp_accept", []int{0, 1, 2}}, {"proxy_arp", []int{0, 1}}, {"proxy_arp_pvlan", []int{0, 1}},
+		{"arp_accept", []int{0, 1, 2}}, {"proxy_arp", []int{0, 1}}, {"proxy_arp_pvlan", []int{0,
+			1}},
 		{"drop_gratuitous_arp", []int{0, 0, 0, 1}}, {"route_localnet", []int{0, 0, 1}},
 		{"medium_id", []int{0, 0, 1, -1}}} {
 		for _, dev := range []string{"all", "d0", "d1"} {
@@ -114,7 +116,8 @@ func TestARPKernel(t *testing.T) {
 			pin(t)
 			r := dice{rand.New(rand.NewPCG(i, 1))}
 			ns.run(r.topology(), "ip", "-force", "-batch", "-")
-			ns.run("link set p0 up\nlink set d0 up\nneigh add proxy "+r.addr()+" dev d0\n", "ip", "-force",
+			ns.run("link set p0 up\nlink set d0 up\nneigh add proxy "+r.addr()+" dev d0\n", "ip",
+				"-force",
 				"-batch", "-")
 			r.switches(ns)
 			r.arpSwitches(ns)
@@ -132,7 +135,8 @@ func (r dice) arpRound(t *testing.T, ns *namespace, h *host, seed uint64) int {
 	w := &world.World{State: h.st.Fork(), Dice: &world.Dice{}, HZ: 250}
 	bcast := packet.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	for n := range 60 {
-		a := link.ARP{Op: uint16(1 + min(1, r.IntN(4)/3)), SenderMAC: packet.MAC{2, 0, 0, 0, 1, byte(r.IntN(3))},
+		a := link.ARP{Op: uint16(1 + min(1, r.IntN(4)/3)), SenderMAC: packet.MAC{2, 0, 0, 0, 1,
+			byte(r.IntN(3))},
 			Sender: packet.MustParseAddr(r.addr()), Target: packet.MustParseAddr(r.addr())}
 		switch r.IntN(10) {
 		case 0:
@@ -159,7 +163,8 @@ func (r dice) arpRound(t *testing.T, ns *namespace, h *host, seed uint64) int {
 		}
 		w = next
 		if !ok {
-			t.Errorf("seed %d packet %d: %+v to %v:\n kernel %+v\n engine %+v\n%s", seed, n, a, to, got, want,
+			t.Errorf("seed %d packet %d: %+v to %v:\n kernel %+v\n engine %+v\n%s", seed, n, a,
+				to, got, want,
 				h.story(ns))
 			return n
 		}
@@ -170,7 +175,8 @@ func (r dice) arpRound(t *testing.T, ns *namespace, h *host, seed uint64) int {
 
 // arp asks the engine, on each way that a multipath route may take, for what the
 // kernel answered.
-func (h *host) arp(w *world.World, typ packet.Type, a link.ARP, got []link.ARP) (want link.ARPAnswer,
+func (h *host) arp(w *world.World, typ packet.Type, a link.ARP,
+	got []link.ARP) (want link.ARPAnswer,
 	next *world.World, ok bool) {
 	d0 := h.links.ByName("d0").Index
 	for i := 5; i >= 0; i-- {
@@ -196,7 +202,8 @@ func exchange(near, far *end, to packet.MAC, a link.ARP) []link.ARP {
 // compareLearnt compares the neighbours of d0.
 func compareLearnt(t *testing.T, ns *namespace, h *host, w *world.World, seed uint64) {
 	d0 := h.links.ByName("d0").Index
-	kernel, _, err := parseIPNeigh("ip-neigh", dump(ns, "-4 neigh show nud all"), finder(h.links.All()))
+	kernel, _, err := parseIPNeigh("ip-neigh", dump(ns, "-4 neigh show nud all"),
+		finder(h.links.All()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +213,8 @@ func compareLearnt(t *testing.T, ns *namespace, h *host, w *world.World, seed ui
 		}
 		got, ok := h.links.Neighbour(w, d0, k.Addr)
 		if !ok || got.MAC != k.MAC {
-			t.Errorf("seed %d: neighbour %v: kernel %v, engine %v %v\n%s", seed, k.Addr, k.MAC, got.MAC, ok,
+			t.Errorf("seed %d: neighbour %v: kernel %v, engine %v %v\n%s", seed, k.Addr, k.MAC,
+				got.MAC, ok,
 				fmt.Sprint(kernel))
 		}
 	}

@@ -97,7 +97,8 @@ func (a answer) String() string {
 	if a.err != 0 {
 		return a.err.String()
 	}
-	return fmt.Sprintf("%v table %d out %d via %v src %v realm %#x mtu %d redirect %v", a.kind, a.table,
+	return fmt.Sprintf("%v table %d out %d via %v src %v realm %#x mtu %d redirect %v", a.kind,
+		a.table,
 		a.out, a.gw, a.src, a.realm, a.mtu, a.redirect)
 }
 
@@ -185,7 +186,8 @@ func (n *namespace) ask(q question) answer {
 	binary.NativeEndian.PutUint32(msg, uint32(len(msg)))
 	binary.NativeEndian.PutUint16(msg[4:], unix.RTM_GETROUTE)
 	binary.NativeEndian.PutUint16(msg[6:], unix.NLM_F_REQUEST)
-	if err := unix.Sendto(n.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.Sendto(n.fd, msg, 0,
+		&unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		n.t.Fatalf("netlink: %v", err)
 	}
 	buf := make([]byte, 4096)
@@ -396,7 +398,8 @@ func (r dice) one(n int) bool          { return r.IntN(n) == 0 }
 
 // host is a random address of a small world, so that questions hit.
 func (r dice) addr() string {
-	return fmt.Sprintf("10.%d.%d.%d", r.IntN(3), r.IntN(3), []int{0, 1, 2, 3, 5, 9, 77, 127, 128, 129,
+	return fmt.Sprintf("10.%d.%d.%d", r.IntN(3), r.IntN(3), []int{0, 1, 2, 3, 5, 9, 77, 127, 128,
+		129,
 		200, 255}[r.IntN(12)])
 }
 
@@ -581,7 +584,8 @@ func (r dice) switches(ns *namespace) {
 func (r dice) question(h *host) question {
 	dst := r.addr()
 	if r.one(8) {
-		dst = r.pick("255.255.255.255", "224.0.0.1", "239.1.2.3", "127.0.0.1", "127.5.5.5", "0.0.0.0",
+		dst = r.pick("255.255.255.255", "224.0.0.1", "239.1.2.3", "127.0.0.1", "127.5.5.5",
+			"0.0.0.0",
 			"192.0.2.1", "8.8.8.8", "127.255.255.255", "0.1.2.3", "240.0.0.1")
 	}
 	src := r.addr()

@@ -123,7 +123,8 @@ func compareRoutes(t *testing.T, ns *namespace) {
 			t.Errorf("route %d: print\n got  %s\n want %s", i, got, want[i])
 		}
 	}
-	oneLine := parse(parseIPRoute("ip-route", dump(ns, "-4 -d -o route show table all"), nil, false))
+	oneLine := parse(parseIPRoute("ip-route", dump(ns, "-4 -d -o route show table all"), nil,
+		false))
 	compareAll(t, "ip -d -o route", oneLine, plain)
 	asJSON := parse(parseIPRoute("ip-route.json", dump(ns, "-4 -d -j route show table all"), nil,
 		false))
@@ -166,7 +167,8 @@ func compareRules(t *testing.T, ns *namespace) {
 }
 
 func compareLinks(t *testing.T, ns *namespace) {
-	asJSON := must[[]link.Link](t, "ip -d -j link")(parseIPLink("ip-link.json", dump(ns, "-d -j link")))
+	asJSON := must[[]link.Link](t, "ip -d -j link")(parseIPLink("ip-link.json", dump(ns,
+		"-d -j link")))
 	plain := must[[]link.Link](t, "ip link")(parseIPLink("ip-link", dump(ns, "-d link")))
 	compareAll(t, "ip -d link", plain, asJSON)
 	addrs, links, err := parseIPAddr("ip-addr.json", dump(ns, "-d -j addr"))
@@ -231,8 +233,9 @@ func TestParseErrors(t *testing.T) {
 		{"route", "default via 10.0.0.300 dev eth0", `ip-route:1: via: "10.0.0.300" is not an address`},
 		{"route", "10.0.0.0/8 dev eth0\n10/33 dev eth0", `ip-route:2: "10/33" is not a destination`},
 		{"route", "10.0.0.0/8 dev eth0 frobnicate", `ip-route:1: route option "frobnicate" is not supported`},
-		{"route", "10.0.0.0/8 encap ip id 5 dev d", "ip-route:1: route option encap is not supported: " +
-			"lightweight tunnels are not walked"},
+		{"route", "10.0.0.0/8 encap ip id 5 dev d",
+			"ip-route:1: route option encap is not supported: " +
+				"lightweight tunnels are not walked"},
 		{"route", "10.0.0.0/8 dev d table red", `ip-route:1: table: "red" is not known: rt_tables is ` +
 			"missing or does not have it"},
 		{"route", "nat 1.2.3.4 via 4.5.6.7", "ip-route:1: route type nat is not supported"},
@@ -347,11 +350,19 @@ func TestCorpusIPRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	for glob, read := range map[string]func(string, []byte) error{
-		"iproute/*route-table*":              routeReaderFor(names, false),
-		"iproute/diekmann/*.ip-route":        routeReaderFor(names, false),
-		"iproute/diekmann/*.ip6-route":       routeReaderFor(names, true),
-		"iproute/*ip-rule*":                  func(f string, b []byte) error { _, e := parseIPRule(f, b, names); return e },
-		"snapshots/openstack-2node/ifaces-*": func(f string, b []byte) error { _, _, e := parseIPAddr(f, b); return e },
+		"iproute/*route-table*":        routeReaderFor(names, false),
+		"iproute/diekmann/*.ip-route":  routeReaderFor(names, false),
+		"iproute/diekmann/*.ip6-route": routeReaderFor(names, true),
+		"iproute/*ip-rule*": func(f string, b []byte) error {
+			_,
+				e := parseIPRule(f, b, names)
+			return e
+		},
+		"snapshots/openstack-2node/ifaces-*": func(f string, b []byte) error {
+			_, _,
+				e := parseIPAddr(f, b)
+			return e
+		},
 	} {
 		files, _ := filepath.Glob(filepath.Join(dir, glob))
 		if len(files) == 0 {

@@ -80,9 +80,11 @@ func TestLookup(t *testing.T) {
 		{packet.SCTP, "10.0.0.9", 98, "10.0.0.2", 36412, 3, 0},
 		{packet.GRE, "10.0.0.9", 0, "10.0.0.1", 0, 2, 0},
 	} {
-		s, ok := tb.Lookup(newWorld(t, tb), c.proto, addr(c.src), c.sport, addr(c.dst), c.dport, c.in)
+		s, ok := tb.Lookup(newWorld(t, tb), c.proto, addr(c.src), c.sport, addr(c.dst), c.dport,
+			c.in)
 		if s.ID != c.want || ok != (c.want != 0) {
-			t.Errorf("%d %s:%d > %s:%d in %d: got socket %d, want %d", c.proto, c.src, c.sport, c.dst, c.dport,
+			t.Errorf("%d %s:%d > %s:%d in %d: got socket %d, want %d", c.proto, c.src, c.sport,
+				c.dst, c.dport,
 				c.in, s.ID, c.want)
 		}
 	}
@@ -162,7 +164,8 @@ func TestCopies(t *testing.T) {
 	if len(got) != 2 || got[0].ID != 8 || got[1].ID != 11 {
 		t.Errorf("a broadcast: got %+v, want 8 and 11", got)
 	}
-	if got := tb.Raw(w, packet.ICMP, addr("10.0.0.9"), addr("10.0.0.1"), 2); len(got) != 1 || got[0].ID != 16 {
+	if got := tb.Raw(w, packet.ICMP, addr("10.0.0.9"), addr("10.0.0.1"),
+		2); len(got) != 1 || got[0].ID != 16 {
 		t.Errorf("raw: got %+v, want 16", got)
 	}
 	if got := tb.Raw(w, packet.GRE, addr("10.0.0.9"), addr("10.0.0.1"), 2); len(got) != 0 {
