@@ -74,7 +74,7 @@ type counted struct {
 // changed, since frozen memory shares them.
 type connList struct {
 	conns     []counted
-	swept     int64 // in jiffies
+	swept     world.Instant
 	sweptWith int
 }
 
@@ -113,13 +113,14 @@ type counting struct {
 	zone  ct.Zone
 	flow  *ct.Flow // the packet's connection, nil for none
 	ok    bool     // the packet has a tuple
-	now   int64
+	now   world.Instant
+	rule  int
 }
 
 // newCounting mirrors get_ct_or_tuple_from_skb.
 func newCounting(e *xtables.Env, slot counter, addr packet.Addr) *counting {
 	w := e.World
-	c := &counting{e: e, table: slot.In(w.State), now: w.Now.Jiffies(w.HZ), ok: true}
+	c := &counting{e: e, table: slot.In(w.State), now: w.Now, rule: e.Rule, ok: true}
 	if f := e.Conntrack.Get(w, e.Packet.CT.Flow); f != nil {
 		c.flow, c.zone, c.tuple = f, f.Zone, f.Tuples[ct.Original]
 	} else if c.tuple, c.ok = tupleOf(e.Packet); c.ok {
@@ -144,11 +145,11 @@ func (c *counting) run() int {
 	case !found:
 		l = connList{conns: []counted{{c.tuple, c.zone}}, swept: c.now}
 	case c.flow != nil && c.flow.Is(ct.Confirmed|ct.Assured):
-		if l.swept != c.now {
+		if c.later(&l) {
 			c.sweep(&l, false)
 		}
-	case c.flow != nil && c.flow.Is(ct.Confirmed) || l.swept != c.now ||
-		len(l.conns)-l.sweptWith >= collectMost:
+	case c.flow != nil && c.flow.Is(ct.Confirmed) || len(l.conns)-l.sweptWith >= collectMost ||
+		c.later(&l):
 		if c.sweep(&l, true) {
 			break
 		}
@@ -158,6 +159,24 @@ func (c *counting) run() int {
 	}
 	c.table.Put(c.key, l)
 	return len(l.conns)
+}
+
+// later tells whether a tick of the clock has passed since a list was swept: within one
+// tick it is not swept again. When the kernel ticks is not known, so of two moments that
+// are less than a tick apart only a probability is.
+func (c *counting) later(l *connList) bool {
+	w, tick := c.e.World, world.Second/world.Instant(c.e.World.HZ)
+	past := c.now - l.swept
+	if past <= 0 || past >= tick {
+		return past != 0
+	}
+	return w.Dice.Take(world.Choice{
+		Key: world.Key{What: world.ChoiceLimit, A: uint64(c.rule), B: uint64(c.e.Packet.SKB)},
+		N:   2, Weights: []uint64{uint64(past), uint64(tick - past)}, Values: laterOrNot}) == 0
+}
+
+func laterOrNot(i int) string {
+	return [...]string{"the clock ticked in between", "within one tick of the clock"}[i]
 }
 
 const collectMost = 64 // CONNCOUNT_GC_MAX_COLLECT
