@@ -16,7 +16,9 @@ all: build
 build:
 	$(GO) build ./...
 
+# As root it first installs the tools that the tests ask.
 test:
+	tools/deps.sh
 	tools/test.sh ./...
 
 # With a C compiler at hand; without one the race detector can't be built.
