@@ -18,9 +18,9 @@ exec 2>&1
 	/^--- FAIL: (Test|Fuzz|Example)/ { failed++; next }
 	/^--- SKIP: (Test|Fuzz|Example)/ { skipped++; skip[++skips] = "\tskipped: " $3 ": " said; next }
 	/^ +--- PASS: / { cases++; next }
-	/^ok  \t/ { print; flush(0); next }
+	/^ok  \t/ { print; flush(0); fflush(); next }
 	/^\?   \t/ { n--; quiet++; next }
-	/^FAIL\t/ { bad++; flush(1); next }
+	/^FAIL\t/ { bad++; flush(1); fflush(); next }
 	END {
 		if (n) flush(1)
 		if (quiet) printf "%d packages have no tests\n", quiet
