@@ -1,61 +1,73 @@
 package snapshot
 
-// command is one tool whose output is a file of a snapshot. Needs are paths that
-// must be there first, any of them: asking the tool would load a module otherwise.
+// command is one tool whose output is a file of a snapshot. Of several for one file
+// the first that can be asked is.
 type command struct {
-	file  string
-	needs []string
-	args  []string
+	file string
+	// path must be there, and modules loaded already: asking the tool would load
+	// them otherwise.
+	path    string
+	modules []string
+	env     string // NAME=VALUE
+	args    []string
 }
 
-// The paths by which a module shows that it is loaded already.
+// The paths by which a part of the kernel shows that it is in use.
 const (
-	legacyTables = "/proc/net/ip_tables_names"
-	nftModule    = "/sys/module/nf_tables"
-	ipsetModule  = "/sys/module/ip_set"
-	ctModule     = "/sys/module/nf_conntrack"
-	ctFile       = "/proc/net/nf_conntrack"
-	ctSysctl     = "/proc/sys/net/netfilter/nf_conntrack_count"
-	ipvsFile     = "/proc/net/ip_vs"
+	legacyTables  = "/proc/net/ip_tables_names"
+	legacyTables6 = "/proc/net/ip6_tables_names"
+	ipvsFile      = "/proc/net/ip_vs"
+	ctFile        = "/proc/net/nf_conntrack"
 )
 
-// commands are the tools that a snapshot is taken with, in order. A tool that would
-// load a module by being asked is asked only where the module is there.
+// Modules that tools load by being asked.
+var (
+	nft      = []string{"nf_tables"}
+	sets     = []string{"ip_set"}
+	ct       = []string{"nf_conntrack_netlink"}
+	xfrm     = []string{"xfrm_user"}
+	diag     = []string{"inet_diag", "tcp_diag", "udp_diag", "raw_diag"}
+	diagSCTP = []string{"inet_diag", "tcp_diag", "udp_diag", "raw_diag", "sctp_diag"}
+)
+
+// commands are the tools that a snapshot is taken with, in order. Without the diag
+// modules ss reads /proc, which does not tell all of a socket's options.
 var commands = []command{
-	{"ip-link.json", nil, []string{"ip", "-d", "-j", "link"}},
-	{"ip-addr.json", nil, []string{"ip", "-d", "-j", "addr"}},
-	{"ip-neigh.json", nil, []string{"ip", "-d", "-j", "neigh"}},
-	{"ip-neigh-proxy.json", nil, []string{"ip", "-j", "neigh", "show", "proxy"}},
-	{"ip-rule.json", nil, []string{"ip", "-4", "-d", "-j", "rule"}},
-	{"ip-rule6.json", nil, []string{"ip", "-6", "-d", "-j", "rule"}},
-	{"ip-route", nil, []string{"ip", "-4", "-d", "-o", "route", "show", "table", "all"}},
-	{"ip-route6", nil, []string{"ip", "-6", "-d", "-o", "route", "show", "table", "all"}},
-	{"ip-nexthop.json", nil, []string{"ip", "-d", "-j", "nexthop"}},
-	{"ip-maddr.json", nil, []string{"ip", "-j", "maddr"}},
-	{"bridge-fdb.json", nil, []string{"bridge", "-d", "-j", "fdb"}},
-	{"bridge-link.json", nil, []string{"bridge", "-d", "-j", "link"}},
-	{"bridge-vlan.json", nil, []string{"bridge", "-d", "-j", "vlan"}},
-	{"bridge-mdb.json", nil, []string{"bridge", "-d", "-j", "mdb"}},
-	{"iptables-legacy-save", []string{legacyTables}, []string{"iptables-legacy-save", "-c"}},
-	{"iptables-nft-save", []string{nftModule}, []string{"iptables-nft-save", "-c"}},
-	{"ip6tables-legacy-save", []string{"/proc/net/ip6_tables_names"},
-		[]string{"ip6tables-legacy-save", "-c"}},
-	{"ip6tables-nft-save", []string{nftModule}, []string{"ip6tables-nft-save", "-c"}},
-	{"nft.json", []string{nftModule}, []string{"nft", "-j", "list", "ruleset"}},
-	{"ipset-save", []string{ipsetModule}, []string{"ipset", "save"}},
-	{"ipvsadm-save", []string{ipvsFile}, []string{"ipvsadm", "-S", "-n"}},
-	{"ipvs", []string{ipvsFile}, []string{"ipvsadm", "-L", "-n", "--nosort"}},
-	{"ipvs-thresholds", []string{ipvsFile}, []string{"ipvsadm", "-L", "-n", "--thresholds"}},
-	{"ipvs-timeouts", []string{ipvsFile}, []string{"ipvsadm", "-L", "--timeout"}},
-	{"ipvs-conns", []string{ipvsFile}, []string{"ipvsadm", "-L", "-c", "-n"}},
-	{"conntrack", []string{ctModule, ctFile, ctSysctl}, []string{"conntrack", "-L", "-o",
-		"extended,id"}},
-	{"conntrack-expect", []string{ctModule, ctFile, ctSysctl}, []string{"conntrack", "-L", "expect"}},
-	{"sysctl", nil, []string{"sysctl", "-a", "--pattern", "^net\\."}},
-	{"sockets", nil, []string{"ss", "-H", "-n", "-a", "-t", "-u", "-w", "-S", "-p", "-e",
-		"--inet-sockopt"}},
-	{"foreign/tc-qdisc.json", nil, []string{"tc", "-j", "qdisc"}},
-	{"foreign/bpftool-net.json", nil, []string{"bpftool", "-j", "net"}},
-	{"foreign/ip-xfrm-state", nil, []string{"ip", "xfrm", "state"}},
-	{"foreign/ip-xfrm-policy", nil, []string{"ip", "xfrm", "policy"}},
+	{file: "ip-link.json", args: words("ip -d -j link")},
+	{file: "ip-addr.json", args: words("ip -d -j addr")},
+	{file: "ip-neigh.json", args: words("ip -d -j neigh")},
+	{file: "ip-neigh-proxy.json", args: words("ip -j neigh show proxy")},
+	{file: "ip-rule.json", args: words("ip -4 -d -j rule")},
+	{file: "ip-rule6.json", args: words("ip -6 -d -j rule")},
+	{file: "ip-route", args: words("ip -4 -d -o route show table all")},
+	{file: "ip-route6", args: words("ip -6 -d -o route show table all")},
+	{file: "ip-nexthop.json", args: words("ip -d -j nexthop")},
+	{file: "ip-nexthop-bucket.json", args: words("ip -d -j nexthop bucket")},
+	{file: "ip-maddr.json", args: words("ip -j maddr")},
+	{file: "bridge-fdb.json", args: words("bridge -d -j fdb")},
+	{file: "bridge-link.json", args: words("bridge -d -j link")},
+	{file: "bridge-vlan.json", args: words("bridge -d -j vlan")},
+	{file: "bridge-mdb.json", args: words("bridge -d -j mdb")},
+	{file: "iptables-legacy-save", path: legacyTables, args: words("iptables-legacy-save -c")},
+	{file: "iptables-nft-save", modules: nft, args: words("iptables-nft-save -c")},
+	{file: "ip6tables-legacy-save", path: legacyTables6, args: words("ip6tables-legacy-save -c")},
+	{file: "ip6tables-nft-save", modules: nft, args: words("ip6tables-nft-save -c")},
+	{file: "nft.json", modules: nft, args: words("nft -j list ruleset")},
+	{file: "ipset-save", modules: sets, args: words("ipset save")},
+	{file: "ipvsadm-save", path: ipvsFile, args: words("ipvsadm -S -n")},
+	{file: "ipvs", path: ipvsFile, args: words("ipvsadm -L -n --nosort")},
+	{file: "ipvs-thresholds", path: ipvsFile, args: words("ipvsadm -L -n --thresholds")},
+	{file: "ipvs-timeouts", path: ipvsFile, args: words("ipvsadm -L --timeout")},
+	{file: "ipvs-conns", path: ipvsFile, args: words("ipvsadm -L -c -n")},
+	{file: "conntrack", modules: ct, args: words("conntrack -L -o extended,id")},
+	{file: "conntrack", path: ctFile, args: words("cat " + ctFile)},
+	{file: "conntrack-expect", modules: ct, args: words("conntrack -L expect")},
+	{file: "sysctl", args: words(`sysctl -a --pattern ^net\.`)},
+	{file: "sockets", modules: diagSCTP, args: words("ss -H -n -a -t -u -w -S -p -e --inet-sockopt")},
+	{file: "sockets", modules: diag, args: words("ss -H -n -a -t -u -w -p -e --inet-sockopt")},
+	{file: "sockets", env: "PROC_ROOT=/proc", args: words("ss -H -n -a -t -u -w -p -e")},
+	{file: "foreign/tc-qdisc.json", args: words("tc -j qdisc")},
+	{file: "foreign/bpftool-net.json", args: words("bpftool -j net")},
+	{file: "foreign/ip-xfrm-state", modules: xfrm, args: words("ip xfrm state")},
+	{file: "foreign/ip-xfrm-policy", modules: xfrm, args: words("ip xfrm policy")},
 }

@@ -114,7 +114,8 @@ func (r *reader) rules() error {
 		return err
 	}
 	r.c.Rules = rules
-	if len(rules) == 0 {
+	has := func(f saveFile) bool { return r.has(f.name) }
+	if !slices.ContainsFunc(saveFiles(trace.IPv4), has) {
 		r.assume("no iptables-save file: no rules")
 	}
 	for _, a := range assumed {

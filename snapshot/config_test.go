@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,10 +78,14 @@ func TestHooked(t *testing.T) {
 		"COMMIT\n"
 	nft := `{"nftables":[{"metainfo":{"version":"1.0.6"}},
 		{"table":{"family":"ip","name":"filter"}},
-		{"chain":{"family":"ip","table":"filter","name":"FORWARD","type":"filter","hook":"forward","prio":0,"policy":"accept"}},
-		{"chain":{"family":"inet","table":"fw","name":"in","type":"filter","hook":"input","prio":0,"policy":"accept"}},
-		{"chain":{"family":"inet","table":"fw","name":"quiet","type":"filter","hook":"input","prio":0,"policy":"accept"}},
-		{"chain":{"family":"ip6","table":"x","name":"y","type":"filter","hook":"input","prio":0,"policy":"drop"}},
+		{"chain":{"family":"ip","table":"filter","name":"FORWARD","type":"filter",
+			"hook":"forward","prio":0,"policy":"accept"}},
+		{"chain":{"family":"inet","table":"fw","name":"in","type":"filter",
+			"hook":"input","prio":0,"policy":"accept"}},
+		{"chain":{"family":"inet","table":"fw","name":"quiet","type":"filter",
+			"hook":"input","prio":0,"policy":"accept"}},
+		{"chain":{"family":"ip6","table":"x","name":"y","type":"filter",
+			"hook":"input","prio":0,"policy":"drop"}},
 		{"chain":{"family":"inet","table":"fw","name":"user"}},
 		{"rule":{"family":"inet","table":"fw","chain":"in","handle":3,"expr":[]}},
 		{"flowtable":{"family":"inet","table":"fw","name":"ft"}}]}`
@@ -202,7 +207,16 @@ func TestScriptRuns(t *testing.T) {
 	if _, err := dirs[0].Config(Options{}); err != nil {
 		t.Error(err)
 	}
+	live, err := Live()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fileNames(live), fileNames(dirs[0]); !slices.Equal(got, want) {
+		t.Errorf("Live takes %v\nthe script %v", got, want)
+	}
 }
+
+func fileNames(d *Dir) []string { return slices.Sorted(maps.Keys(d.Files)) }
 
 // FuzzConfig feeds one file of any name: an error is fine, a panic is not.
 func FuzzConfig(f *testing.F) {

@@ -50,6 +50,9 @@ func (d *Dir) Rulesets(f trace.Family) ([]*xtables.Ruleset, []string, error) {
 		if s.backend != nil {
 			rs.Backend, rs.Header = *s.backend, true
 		}
+		if len(rs.Tables) == 0 && s.backend != nil {
+			continue // asked, and nothing loaded
+		}
 		if !rs.Header {
 			assumed = append(assumed, fmt.Sprintf("%s has no header: legacy rules", s.name))
 		}

@@ -22,73 +22,94 @@ func Live() (*Dir, error) {
 		return nil, err
 	}
 	d := &Dir{Name: host, Files: map[string][]byte{}}
+	m := findModules()
 	var absent []string
-	got := 0
 	for _, c := range commands {
-		if !c.there() {
-			if m := c.module(); m != "" && !slices.Contains(absent, m) {
-				absent = append(absent, m)
-			}
+		if missing := m.missing(&c); missing != "" {
+			absent = append(absent, missing)
 			continue
 		}
-		if d.collect(c) {
-			got++
+		if _, done := d.Files[c.file]; !done {
+			d.collect(c)
 		}
 	}
-	if got == 0 {
+	if len(d.Files) == 0 {
 		return nil, errors.New("none of the tools ip, iptables-save, ss, sysctl could be run")
 	}
 	for _, kind := range []string{"recent", "hashlimit"} {
 		d.procFiles(kind)
 	}
-	return d, d.describe(host, absent)
+	slices.Sort(absent)
+	return d, d.describe(host, slices.Compact(absent))
 }
 
-// there tells whether a tool can be asked without loading a module.
-func (c *command) there() bool {
-	if c.needs == nil {
+// modules are the parts of the kernel that are there already.
+type modules struct {
+	fixed   bool   // the kernel can't load any
+	builtin string // modules.builtin
+}
+
+func findModules() modules {
+	_, err := os.Stat("/proc/modules")
+	m := modules{fixed: err != nil}
+	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		dir := "/lib/modules/" + strings.TrimSpace(string(release))
+		if list, err := os.ReadFile(dir + "/modules.builtin"); err == nil {
+			m.builtin = string(list)
+		}
+	}
+	return m
+}
+
+// missing is what a tool would load by being asked, empty for nothing.
+func (m modules) missing(c *command) string {
+	if c.path != "" {
+		if _, err := os.Stat(c.path); err != nil {
+			return strings.TrimSuffix(filepath.Base(c.path), "_names")
+		}
+	}
+	for _, name := range c.modules {
+		if !m.loaded(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+func (m modules) loaded(name string) bool {
+	if m.fixed || strings.Contains(m.builtin, "/"+name+".ko") {
 		return true
 	}
-	for _, p := range c.needs {
-		if _, err := os.Stat(p); err == nil {
-			return true
-		}
-	}
-	return false
+	_, err := os.Stat("/sys/module/" + name)
+	return err == nil
 }
 
-// module is the name of what is not loaded.
-func (c *command) module() string {
-	if c.needs == nil {
-		return ""
-	}
-	m := filepath.Base(c.needs[0])
-	return strings.TrimSuffix(m, "_names")
-}
-
-// collect runs a tool. A tool that is not installed leaves nothing, one that fails
-// its message.
-func (d *Dir) collect(c command) bool {
+// collect runs a tool. A tool that is not installed leaves nothing where nobody
+// needs it, one that fails its message.
+func (d *Dir) collect(c command) {
 	path, err := exec.LookPath(c.args[0])
 	if err != nil {
-		if c.needs != nil {
+		if c.path != "" {
 			d.Files[c.file+".err"] = []byte(err.Error() + "\n")
 		}
-		return false
+		return
 	}
 	cmd := exec.Command(path, c.args[1:]...)
+	if c.env != "" {
+		cmd.Env = append(os.Environ(), c.env)
+	}
 	var out, msg bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &msg
 	// sysctl fails for keys that can't be read, and prints all others.
 	if err := cmd.Run(); err != nil && (c.args[0] != "sysctl" || out.Len() == 0) {
 		d.Files[c.file+".err"] = append(bytes.TrimSpace(msg.Bytes()), '\n')
-		return false
+		return
 	}
+	delete(d.Files, c.file+".err")
 	if strings.HasPrefix(c.file, "foreign/") && out.Len() == 0 {
-		return true
+		return
 	}
 	d.Files[c.file] = out.Bytes()
-	return true
 }
 
 // procFiles reads the lists of xt_recent and the tables of xt_hashlimit.

@@ -8,19 +8,24 @@ func Script() string {
 	var b strings.Builder
 	b.WriteString(scriptHead)
 	for _, c := range commands {
-		cond := ""
-		if len(c.needs) > 0 {
-			var tests []string
-			for _, p := range c.needs {
-				tests = append(tests, "[ -e "+p+" ]")
-			}
-			cond = "{ " + strings.Join(tests, " || ") + "; } && "
+		if c.path != "" {
+			b.WriteString("[ -e " + c.path + " ] && ")
 		}
-		b.WriteString(cond + "take " + c.file + " " + quoteAll(c.args) + "\n")
+		if len(c.modules) > 0 {
+			b.WriteString("have " + strings.Join(c.modules, " ") + " && ")
+		}
+		args := c.args
+		if c.env != "" {
+			args = append([]string{"env", c.env}, args...)
+		}
+		b.WriteString("take " + c.file + " " + quoteAll(args) + "\n")
 	}
 	b.WriteString(scriptTail)
 	return b.String()
 }
+
+// words cuts a command line at its blanks.
+func words(line string) []string { return strings.Fields(line) }
 
 // quoteAll quotes words for the shell where that is needed.
 func quoteAll(words []string) string {
@@ -41,12 +46,25 @@ set -u
 dir=${1:?usage: sh snapshot.sh DIRECTORY}
 mkdir -p "$dir/foreign" || exit 1
 
-# take FILE COMMAND...: the output goes to FILE, or the message of a failed tool to FILE.err.
+# have MODULE...: all of them are there already, so that asking a tool does not load them.
+have() {
+	[ -e /proc/modules ] || return 0
+	for m in "$@"; do
+		[ -e "/sys/module/$m" ] && continue
+		grep -q "/$m\\.ko" "/lib/modules/$(uname -r)/modules.builtin" 2>/dev/null || return 1
+	done
+}
+
+# take FILE COMMAND...: the output goes to FILE, or the message of a failed tool to FILE.err. A file
+# that is there was taken in a better way.
 take() {
 	f=$dir/$1
 	shift
-	command -v "$1" >/dev/null 2>&1 || return 0
-	if "$@" >"$f.part" 2>"$f.err" || { [ "$1" = sysctl ] && [ -s "$f.part" ]; }; then
+	[ -e "$f" ] && return 0
+	tool=$1
+	[ "$tool" = env ] && tool=$3
+	command -v "$tool" >/dev/null 2>&1 || return 0
+	if "$@" >"$f.part" 2>"$f.err" || { [ "$tool" = sysctl ] && [ -s "$f.part" ]; }; then
 		mv "$f.part" "$f"
 		rm -f "$f.err"
 		case $f in */foreign/*) [ -s "$f" ] || rm -f "$f" ;; esac
