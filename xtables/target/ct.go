@@ -105,13 +105,9 @@ func (t *ct) Options(s *xtables.Spec) {
 // NoTrack tells whether the rule turns tracking off.
 func (t *ct) NoTrack() bool { return t.Notrack }
 
-// Effects implements xtables.Target.
+// Effects implements xtables.Target. A packet that has a connection already keeps it.
 func (t *ct) Effects() []field.Effect {
-	if t.Notrack {
-		return []field.Effect{{Op: field.SetTo, ID: field.CtState,
-			Val: field.U(field.CtUntracked)}}
-	}
-	return []field.Effect{{Op: field.Forget, ID: field.CtZone}}
+	return []field.Effect{{Op: field.Forget, ID: field.CtState}}
 }
 
 // Validate implements xtables.Validator.

@@ -119,6 +119,7 @@ func (t *ecn) Do(e *xtables.Env) trace.Verdict {
 		return trace.DropIt
 	}
 	if flags := l4[13]&^mask | t.tcpValue(); flags != l4[13] {
+		p.Pull(p.Len() - len(l4) + tcpHeader)
 		writeTCP(p, 13, flags)
 	}
 	return trace.Continue

@@ -162,15 +162,22 @@ func (n *natFlags) apply(r nat.Range) nat.Range {
 	return r
 }
 
-// natEffects says that one end of the packet becomes something of the range.
+// natEffects says that one end of the packet becomes something of the range, and
+// that its connection knows.
 func natEffects(r *nat.Range, addr, port field.ID) []field.Effect {
 	es := []field.Effect{{Op: field.Forget, ID: addr}, {Op: field.Forget, ID: port}}
 	if r.Flags&nat.MapIPs != 0 {
 		es[0] = field.Effect{Op: field.Fresh, ID: addr,
 			Range: field.AddrRange(r.MinAddr, r.MaxAddr)}
 	}
-	return es
+	return append(es, mapped...)
 }
+
+// mapped are the fields of a connection that a mapping changes.
+var mapped = []field.Effect{{Op: field.Forget, ID: field.CtState},
+	{Op: field.Forget, ID: field.CtStatus}, {Op: field.Forget, ID: field.CtReplSrc},
+	{Op: field.Forget, ID: field.CtReplDst}, {Op: field.Forget, ID: field.CtReplSPort},
+	{Op: field.Forget, ID: field.CtReplDPort}}
 
 // dnat maps a new connection's destination.
 //
@@ -306,7 +313,8 @@ func (t *netmap) Options(s *xtables.Spec) { s.Var("to", &t.To).Required() }
 
 // Effects implements xtables.Target.
 func (t *netmap) Effects() []field.Effect {
-	return []field.Effect{{Op: field.Forget, ID: field.Src}, {Op: field.Forget, ID: field.Dst}}
+	ends := []field.Effect{{Op: field.Forget, ID: field.Src}, {Op: field.Forget, ID: field.Dst}}
+	return append(ends, mapped...)
 }
 
 // Do implements xtables.Target.

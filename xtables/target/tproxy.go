@@ -82,7 +82,9 @@ func (v *tproxyMark) Append(b []byte, _ trace.Family) []byte {
 // Effects implements xtables.Target.
 func (t *tproxy) Effects() []field.Effect {
 	return []field.Effect{{Op: field.Mix, ID: field.Mark, Val: field.U(uint64(t.Mark.Value)),
-		Mask: field.U(uint64(t.Mark.Mask))}}
+		Mask: field.U(uint64(t.Mark.Mask))},
+		{Op: field.SetTo, ID: field.HasSock, Val: field.U(1)},
+		{Op: field.Forget, ID: field.UID}, {Op: field.Forget, ID: field.GID}}
 }
 
 // Validate implements xtables.Validator.
