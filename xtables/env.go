@@ -99,6 +99,8 @@ func (e *Env) Field(id field.ID) (field.Value, field.Status) {
 		return e.addrType(id, e.Packet.Src())
 	case field.DstType:
 		return e.addrType(id, e.Packet.Dst())
+	case field.CPU:
+		return field.Value{}, field.Unknown
 	case field.Now:
 		return field.U(uint64(e.World.Now.Unix())), field.Known
 	}
