@@ -150,6 +150,23 @@ func ofTransport(p *packet.Packet, id ID) (Value, Status) {
 	return inHeader(id, proto, l4)
 }
 
+// SoftOfPacket returns a field of the transport header from the bytes that stand where
+// the header would be, also in later fragments.
+//
+// Kernel: net/netfilter/nf_tables_core.c, nft_payload_fast_eval.
+func SoftOfPacket(p *packet.Packet, id ID) (Value, bool) {
+	l4 := p.L4()
+	switch {
+	case id == SrcPort && len(l4) >= 2:
+		return U(uint64(binary.BigEndian.Uint16(l4))), true
+	case id == DstPort && len(l4) >= 4:
+		return U(uint64(binary.BigEndian.Uint16(l4[2:]))), true
+	case id == TCPFlags && len(l4) > 13:
+		return U(uint64(l4[13])), true
+	}
+	return Value{}, false
+}
+
 func port(p *packet.Packet, id ID, proto uint8, l4 []byte) (Value, Status) {
 	free := p.Free&packet.FreeSrcPort != 0
 	if id == DstPort {

@@ -51,9 +51,13 @@ type Func interface {
 
 // Pred is a tree of tests, built once at load. The zero Pred matches everything.
 type Pred struct {
-	Op   Op
-	ID   ID  // of OpIn
-	Set  Set // of OpIn
+	Op  Op
+	ID  ID  // of OpIn
+	Set Set // of OpIn
+	// Soft, of OpIn, marks a test that nftables runs itself: it looks at the bytes where
+	// the header would be, be they there in part or be it a later fragment, and never
+	// drops the packet. See Softer.
+	Soft bool
 	Kids []Pred
 	Fn   Func // of OpDerived and OpCall
 }
@@ -165,13 +169,29 @@ func (p *Pred) in(s Source) Result {
 	if d := s.Deps(); d != nil {
 		d.Note(p.ID, p.Set.Looked(v, p.ID.Bits()))
 	}
-	switch st {
-	case Absent:
+	switch {
+	case p.Soft && st != Known:
+		return p.soft(s)
+	case st == Absent:
 		return Missing
-	case HotDrop:
+	case st == HotDrop:
 		return Drop
 	}
 	return result(p.Set.Holds(v))
+}
+
+// Softer is a Source that has the bytes for Soft tests where a field is not there.
+type Softer interface {
+	SoftField(ID) (Value, bool)
+}
+
+func (p *Pred) soft(s Source) Result {
+	if r, ok := s.(Softer); ok {
+		if v, ok := r.SoftField(p.ID); ok {
+			return result(p.Set.Holds(v))
+		}
+	}
+	return Missing
 }
 
 func (p *Pred) and(s Source) Result {

@@ -110,6 +110,11 @@ func (e *Env) Field(id field.ID) (field.Value, field.Status) {
 	return field.OfPacket(e.Packet, id)
 }
 
+// SoftField implements field.Softer.
+func (e *Env) SoftField(id field.ID) (field.Value, bool) {
+	return field.SoftOfPacket(e.Packet, id)
+}
+
 func (e *Env) group(d packet.Dev) (field.Value, field.Status) {
 	l := e.Links.ByIndex(d)
 	if l == nil {
@@ -215,12 +220,16 @@ type Build struct {
 	*Rooms
 	Schema *world.Schema
 	Family trace.Family
-	Table  string
-	Hooks  Hooks // the hooks that the rule can be reached from
-	Rule   *Rule // the rule as parsed
-	Number int   // dense number of the rule
-	HZ     int
-	Now    world.Instant
+	// Backend and Version say how the rules were loaded: iptables-nft hands some
+	// tests to the kernel in a form of its own.
+	Backend Backend
+	Version Version
+	Table   string
+	Hooks   Hooks // the hooks that the rule can be reached from
+	Rule    *Rule // the rule as parsed
+	Number  int   // dense number of the rule
+	HZ      int
+	Now     world.Instant
 	// Assume notes an assumption of the answer: "rule N: quota counts as just loaded".
 	Assume func(string)
 	// shared are the things that rules have in common, by name: see Shared.

@@ -133,7 +133,7 @@ func (c *cursor) start(r *run, ch *chain) {
 	if len(ch.segments) == 0 || r.e.Trace != nil && r.e.Trace.Skips || r.p.Linear {
 		return
 	}
-	if _, st := r.e.Field(field.L4); st == field.HotDrop || st == field.Unknown {
+	if _, st := r.e.Field(field.L4); st != field.Known {
 		return
 	}
 	seg := &ch.segments[0]

@@ -116,6 +116,7 @@ func reachable(t *Table, index map[string]int) []Hooks {
 func (c *Compiler) rule(p *Program, rs *Ruleset, r *Rule, index map[string]int, reach Hooks) error {
 	b := &c.Build
 	b.Family, b.Table, b.Hooks, b.Rule, b.Number = rs.Family, p.Name, reach, r, c.Next
+	b.Backend, b.Version = rs.Backend, rs.Version
 	out := rule{number: c.Next}
 	c.Next++
 	kids := appendIPTests(make([]field.Pred, 0, 4+len(r.Matches)), b, &r.IP)

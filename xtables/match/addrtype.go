@@ -45,6 +45,7 @@ func (m *addrtype) Options(s *xtables.Spec) {
 // Validate implements xtables.Validator.
 func (m *addrtype) Validate(b *xtables.Build) error {
 	switch {
+	case !legacy(b):
 	case m.Out && b.Hooks&(atPrerouting|atInput) != 0:
 		return fmt.Errorf("--limit-iface-out can't be reached from PREROUTING and INPUT")
 	case m.In && b.Hooks&(atPostrouting|atOutput) != 0:

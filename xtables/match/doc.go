@@ -37,6 +37,11 @@ func unsupported(what, why string) error {
 	return &link.UnsupportedError{What: what, Why: why}
 }
 
+// legacy tells whether the kernel has checked at load which hooks reach the rule.
+// nftables checks what a match says of hooks by itself in base chains alone, and what
+// a dump has was loaded.
+func legacy(b *xtables.Build) bool { return b.Backend == xtables.Legacy }
+
 // l4 asks that the fixed part of the transport header is there: later fragments do
 // not match, a cut header drops the packet.
 func l4() field.Pred { return field.Has(field.L4) }

@@ -23,6 +23,7 @@ import (
 // other end of eth0.
 type kernelRig struct {
 	t    *testing.T
+	tool string // iptables-legacy or iptables-nft
 	sock int
 	to   unix.SockaddrLinklayer
 }
@@ -41,7 +42,7 @@ ip addr add 10.1.0.1/24 dev eth1
 
 // inNamespace runs f on a thread of its own in a fresh network namespace, which goes
 // away with the thread.
-func inNamespace(t *testing.T, f func(k *kernelRig)) {
+func inNamespace(t *testing.T, tool string, f func(k *kernelRig)) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -51,7 +52,7 @@ func inNamespace(t *testing.T, f func(k *kernelRig)) {
 			t.Errorf("unshare: %v", err)
 			return
 		}
-		k := &kernelRig{t: t}
+		k := &kernelRig{t: t, tool: tool}
 		if k.run(kernelSetup) && k.open() {
 			f(k)
 			_ = unix.Close(k.sock)
@@ -81,18 +82,27 @@ func (k *kernelRig) open() bool {
 // load puts the rules into raw PREROUTING, where no connection is known yet. The
 // first one counts all, the last one ends the packets.
 func (k *kernelRig) load(rules []string) bool {
-	cmd := exec.Command("iptables-legacy-restore")
+	cmd := exec.Command(k.tool + "-restore")
 	cmd.Stdin = strings.NewReader("*raw\n" + strings.Join(rules, "\n") + "\nCOMMIT\n")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		k.t.Errorf("iptables-legacy-restore: %v: %s", err, out)
+		k.t.Errorf("%s-restore: %v: %s", k.tool, err, out)
 	}
 	return err == nil
 }
 
+// header is the first line of what is saved.
+func (k *kernelRig) header() string {
+	out, err := exec.Command(k.tool+"-save", "-t", "raw").Output()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return string(out[:bytes.IndexByte(out, '\n')+1])
+}
+
 // counts reads the packet counters of the rules.
 func (k *kernelRig) counts() []uint64 {
-	out, err := exec.Command("iptables-legacy-save", "-c", "-t", "raw").Output()
+	out, err := exec.Command(k.tool+"-save", "-c", "-t", "raw").Output()
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -384,16 +394,15 @@ func (d draw) chunks() []byte {
 // TestAgainstKernel puts random rules and packets to this machine's kernel: the
 // counters of all rules must agree.
 func TestAgainstKernel(t *testing.T) {
-	needTools(t, "ip", "iptables-legacy-restore")
+	needTools(t, "ip", "iptables-legacy-restore", "iptables-nft-restore")
 	const rules, packets = 150, 300
-	for _, conn := range []bool{false, true} {
-		for seed := range uint64(3) {
-			name := fmt.Sprintf("connections=%v/seed=%d", conn, seed)
-			t.Run(name, func(t *testing.T) {
-				d := draw{rand.New(rand.NewPCG(seed, 7))}
-				inNamespace(t, func(k *kernelRig) { compare(k, d, conn, rules, packets) })
-			})
-		}
+	for seed := range uint64(6) {
+		tool := []string{"iptables-legacy", "iptables-nft"}[seed/2%2]
+		conn := seed%2 == 1
+		t.Run(fmt.Sprintf("%s/connections=%v/seed=%d", tool, conn, seed), func(t *testing.T) {
+			d := draw{rand.New(rand.NewPCG(seed, 7))}
+			inNamespace(t, tool, func(k *kernelRig) { compare(k, d, conn, rules, packets) })
+		})
 	}
 }
 
@@ -407,7 +416,8 @@ func compare(k *kernelRig, d draw, conn bool, rules, packets int) {
 	if !k.load(lines) {
 		return
 	}
-	r := newRigAt(k.t, world.Instant(time.Now().UnixNano()), "raw", lines...)
+	r := &rig{t: k.t, table: "raw", now: world.Instant(time.Now().UnixNano()), header: k.header()}
+	r.open(lines)
 	const batch = 50
 	for n := 0; n < packets; n += batch {
 		frames := make([][]byte, batch)

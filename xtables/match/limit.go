@@ -69,6 +69,9 @@ func pow2Below(n uint32) uint32 {
 
 // Validate implements xtables.Validator.
 func (m *limit) Validate(b *xtables.Build) error {
+	if b.Backend == xtables.NFT {
+		return nil
+	}
 	if c := m.costs(b.HZ); m.Burst.N == 0 || c.full < c.cost {
 		return fmt.Errorf("the kernel refuses this rate and burst: numbers overflow")
 	}
@@ -77,11 +80,43 @@ func (m *limit) Validate(b *xtables.Build) error {
 
 // Pred implements xtables.Match.
 func (m *limit) Pred(b *xtables.Build) field.Pred {
+	if b.Backend == xtables.NFT {
+		return m.native(b)
+	}
 	c := m.costs(b.HZ)
 	slot := xtables.Slot(b, bucket{b.Now.Jiffies(b.HZ), c.full})
 	assume(b, "-m limit counts as just loaded, its bucket full")
 	return xtables.Call(func(e *xtables.Env) bool {
 		return take(&slot.In(e.World.State).V, e.World, &c)
+	})
+}
+
+// tokens is how nftables keeps a bucket: nanoseconds of time that were not used up.
+type tokens struct {
+	last world.Instant
+	left uint64
+}
+
+// native is the limit of nftables, which iptables-nft makes of the match.
+//
+// Kernel: net/netfilter/nft_limit.c, nft_limit_eval.
+func (m *limit) native(b *xtables.Build) field.Pred {
+	unit := m.Rate.PrintedUnit()
+	cost := unit * uint64(world.Second) / (unit * limitScale / m.Rate.Period)
+	burst := m.Burst.N
+	if burst == 0 {
+		burst = 5
+	}
+	slot := xtables.Slot(b, tokens{b.Now, cost * burst})
+	assume(b, "-m limit counts as just loaded, its bucket full")
+	return xtables.Call(func(e *xtables.Env) bool {
+		t, now := &slot.In(e.World.State).V, e.World.Now
+		t.left, t.last = min(t.left+uint64(now-t.last), cost*burst), now
+		if t.left < cost {
+			return false
+		}
+		t.left -= cost
+		return true
 	})
 }
 

@@ -85,6 +85,7 @@ func (e *policyElem) empty() bool {
 // Validate implements xtables.Validator.
 func (m *policy) Validate(b *xtables.Build) error {
 	switch {
+	case !legacy(b):
 	case m.Dir.N == 1 && b.Hooks&(atPrerouting|atInput) != 0:
 		return fmt.Errorf("--dir out can't be reached from PREROUTING and INPUT")
 	case m.Dir.N == 0 && b.Hooks&(atPostrouting|atOutput) != 0:

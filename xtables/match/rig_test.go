@@ -37,6 +37,7 @@ type rig struct {
 	program  *xtables.Program
 	assumed  []string
 	now      world.Instant // when the rules are loaded; zero is rigNow
+	header   string        // the save file's first line; empty for iptables-legacy 1.8.11
 	table    string
 	counters world.Slot[*world.Array[xtables.Counters]]
 }
@@ -50,10 +51,16 @@ func newRig(t testing.TB, table string, rules ...string) *rig {
 // newRigAt builds the host at a time.
 func newRigAt(t testing.TB, now world.Instant, table string, rules ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, table: table, now: now}
+	return (&rig{t: t, table: table, now: now}).open(rules)
+}
+
+// open builds the host and gives it memory.
+func (r *rig) open(rules []string) *rig {
+	r.t.Helper()
 	if err := r.build(rules); err != nil {
-		t.Fatalf("%s: %v", strings.Join(rules, "; "), err)
+		r.t.Fatalf("%s: %v", strings.Join(rules, "; "), err)
 	}
+	now := or(r.now, rigNow)
 	r.world = &world.World{State: r.schema.NewState(), Now: now, Dice: &world.Dice{}, HZ: rigHZ}
 	return r
 }
@@ -83,7 +90,9 @@ func (r *rig) build(rules []string) (err error) {
 
 func (r *rig) compile(rules []string) error {
 	text := "*" + r.table + "\n" + strings.Join(rules, "\n") + "\nCOMMIT\n"
-	rs, err := parse(text, trace.IPv4)
+	rs, err := xtables.Parse(r.header+text, xtables.ParseOptions{File: "iptables-save",
+		Force: r.header == "", Version: r.version(),
+		Catalog: xtables.NewCatalog(trace.IPv4, match.All(), nil)})
 	if err != nil {
 		return err
 	}
@@ -95,6 +104,14 @@ func (r *rig) compile(rules []string) error {
 	r.counters = c.Counters
 	r.program, err = c.Compile(rs, rs.Tables[0], 0)
 	return err
+}
+
+// version is that of rules without a header.
+func (r *rig) version() xtables.Version {
+	if r.header == "" {
+		return xtables.V1811
+	}
+	return xtables.V189
 }
 
 func parse(text string, f trace.Family) (*xtables.Ruleset, error) {

@@ -185,6 +185,7 @@ func (m *devgroup) Options(s *xtables.Spec) {
 // Validate implements xtables.Validator.
 func (m *devgroup) Validate(b *xtables.Build) error {
 	switch {
+	case !legacy(b):
 	case m.Src.given && b.Hooks&^(atPrerouting|atInput|atForward) != 0:
 		return fmt.Errorf("--src-group is for PREROUTING, INPUT and FORWARD")
 	case m.Dst.given && b.Hooks&^(atForward|atOutput|atPostrouting) != 0:

@@ -12,7 +12,8 @@ import (
 )
 
 // tcp matches ports, flags and options of TCP. Later fragments never match; a cut
-// header, or a fragment that would overwrite the flags, drops the packet.
+// header, or a fragment that would overwrite the flags, drops the packet, unless
+// nftables looks for ports and flags itself.
 //
 // Kernel: net/netfilter/xt_tcpudp.c, tcp_mt.
 type tcp struct {
@@ -38,7 +39,10 @@ func (m *tcp) Options(s *xtables.Spec) {
 }
 
 // Pred implements xtables.Match.
-func (m *tcp) Pred(*xtables.Build) field.Pred {
+func (m *tcp) Pred(b *xtables.Build) field.Pred {
+	if b.Backend == xtables.NFT && m.Option == 0 && !(m.empty() && m.Flags.Unset()) {
+		return field.And(soft(m.Flags.test(m.NotFlags)), m.native(b))
+	}
 	return field.And(m.test(), m.Flags.test(m.NotFlags), m.option())
 }
 
@@ -190,7 +194,7 @@ func (v *tcpFlags) test(not bool) field.Pred {
 	case !v.given:
 		return field.Pred{}
 	case v.want&^v.mask != 0:
-		return always(not)
+		return field.And(field.Has(field.TCPFlags), always(not))
 	}
 	return field.NotIf(not, under(field.TCPFlags, uint64(v.want), uint64(v.mask)))
 }

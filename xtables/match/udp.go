@@ -6,7 +6,7 @@ import (
 )
 
 // udp matches ports of UDP. Later fragments never match; a cut header drops the
-// packet.
+// packet, unless nftables looks for the ports itself.
 //
 // Kernel: net/netfilter/xt_tcpudp.c, udp_mt.
 type udp struct{ ports }
@@ -18,4 +18,9 @@ func newUDP() xtables.Match {
 }
 
 // Pred implements xtables.Match.
-func (m *udp) Pred(*xtables.Build) field.Pred { return m.test() }
+func (m *udp) Pred(b *xtables.Build) field.Pred {
+	if b.Backend == xtables.NFT && !m.empty() {
+		return m.native(b)
+	}
+	return m.test()
+}
