@@ -172,7 +172,9 @@ func (a *ask) addBitmap(l *live) int {
 	if !again || a.flags&Exist != 0 {
 		m.mac = mac
 	}
-	m.set, m.filled, m.bare = true, hasMAC, m.bare || again
+	// The comment is lost: of an entry that gets its MAC address as well.
+	m.bare = m.bare || m.set
+	m.set, m.filled = true, hasMAC
 	l.ids.In(a.w.State).Put(id, m)
 	if l.hasExt() {
 		x := l.exts.In(a.w.State).Ref(int(id))

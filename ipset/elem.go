@@ -206,6 +206,8 @@ func prefixAddr(bits uint8, f Family) packet.Addr {
 	return maskAddr(ones, bits, f)
 }
 
+func word(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
+
 // jhash2 hashes the words of an entry.
 //
 // Kernel: include/linux/jhash.h, jhash2.
@@ -213,7 +215,6 @@ func jhash2(b []byte, initval uint32) uint32 {
 	n := uint32(len(b) / 4)
 	x := 0xdeadbeef + n<<2 + initval
 	a, c, d := x, x, x // a, b, c in the kernel
-	word := binary.LittleEndian.Uint32
 	for ; n > 3; n -= 3 {
 		a, c, d = jhashMix(a+word(b), c+word(b[4:]), d+word(b[8:]))
 		b = b[12:]

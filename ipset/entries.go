@@ -148,3 +148,74 @@ func (s *Sets) EachMAC(w *world.World, set int, yield func(packet.MAC) bool) {
 		})
 	})
 }
+
+// Holds tells whether an entry is in a set, as `ipset test` does.
+//
+// Kernel: net/netfilter/ipset/ip_set_core.c, ip_set_utest.
+func (s *Sets) Holds(w *world.World, set int, e *Entry) bool {
+	l, a := s.sets[set], ask{w: w, sets: s, q: &Query{}, at: &Place{}, flags: Peek}
+	switch l.kind.class {
+	case classList:
+		i := l.memberAt(e.Set)
+		return i >= 0 && !a.gone(l, uint32(i))
+	case classBitmap:
+		return a.holdsPlace(l, e)
+	}
+	r, ok := l.recOf(e)
+	if !ok {
+		return false
+	}
+	n := a.testRec(l, &r)
+	if e.NoMatch {
+		return n == errNoMatch
+	}
+	return n > 0
+}
+
+// recOf is the one element that an entry stands for.
+func (s *Set) recOf(e *Entry) (r rec, ok bool) {
+	l := loading{s: s, e: e}
+	if l.check() != nil {
+		return r, false
+	}
+	r = rec{ip: e.Addr, mark: e.Mark & s.MarkMask, port: e.Port, proto: e.Proto,
+		physdev: e.PhysDev, mac: e.MAC}
+	copy(r.iface[:15], e.Iface)
+	if !withPorts(r.proto) && r.proto != packet.ICMP && r.proto != packet.ICMPv6 {
+		r.port = 0
+	}
+	for i := range s.kind.count(partIP) + s.kind.nets() {
+		if s.Bitmask != (packet.Addr{}) {
+			r.ip[i] = andAddr(r.ip[i], s.Bitmask, s.Family)
+		}
+	}
+	for i := range s.kind.nets() {
+		n := s.kind.netIndex(i)
+		r.cidr[i] = s.Family.hostBits()
+		if e.HasPrefix[n] {
+			r.cidr[i] = e.Prefix[n]
+		}
+		r.ip[n] = maskAddr(r.ip[n], r.cidr[i], s.Family)
+	}
+	return r, true
+}
+
+func (a *ask) holdsPlace(l *live, e *Entry) bool {
+	var id uint32
+	switch ip := e.Addr[0].Uint32(); {
+	case l.kind.count(partPort) > 0:
+		if e.Port < l.FirstPort || e.Port > l.LastPort {
+			return false
+		}
+		id = uint32(e.Port - l.FirstPort)
+	case ip < l.First.Uint32() || ip > l.Last.Uint32():
+		return false
+	default:
+		id = l.ipPlace(ip)
+	}
+	m := a.placeAt(l, id)
+	if !m.set || a.goneFrom(l, id, m) {
+		return false
+	}
+	return !m.filled || l.kind.count(partMAC) == 0 || !e.HasMAC || m.mac == e.MAC
+}
