@@ -93,6 +93,7 @@ var all = []xtables.MatchExt{
 	{Name: "pkttype", Families: both, New: newPkttype},
 	{Name: "policy", Families: both, New: newPolicy},
 	{Name: "quota", Families: both, New: newQuota},
+	{Name: "rateest", Families: both, New: newRateest},
 	{Name: "realm", Families: v4, New: newRealm,
 		Limits: limits{Hooks: atInput | atForward | atOutput | atPostrouting}},
 	{Name: "recent", Families: both, New: newRecent},

@@ -91,7 +91,7 @@ func readExt(file, data string) (out []extCase) {
 
 // notHere are the files of extensions that are not among the matches of this list.
 var notHere = map[string]bool{"libxt_set.t": true, "libxt_standard.t": true,
-	"libipt_standard.t": true, "libip6t_standard.t": true, "libxt_rateest.t": true}
+	"libipt_standard.t": true, "libip6t_standard.t": true}
 
 // excused are lines that the kernel of the machine decides, not the rule.
 var excused = map[string]string{

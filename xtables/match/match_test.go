@@ -351,7 +351,7 @@ func TestEveryMatchHasCases(t *testing.T) {
 // refused are rules that are read and printed and can't be run.
 var refused = []string{
 	`-m bpf --bytecode "1,6 0 0 1"`, "-m cgroup --cgroup 5", "-p tcp -m osf --genre Linux",
-	"-m ipvs --ipvs",
+	"-m ipvs --ipvs", "-m rateest --rateest R --rateest-lt --rateest-bps 8bit",
 }
 
 // TestRefusedAtBuild holds that what can't be run is an error with its place.
