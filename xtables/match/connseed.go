@@ -67,7 +67,8 @@ func (s *seed) fill(e *xtables.Env, table *world.Table[connKey, connList]) {
 		}
 		k := connKey{masked(p.side(s.dest), s.mask), f.Zone.ID}
 		l, _ := table.Get(k)
-		l.conns = append(l.conns[:len(l.conns):len(l.conns)], counted{f.Tuples[ct.Original], f.Zone})
+		n := len(l.conns)
+		l.conns = append(l.conns[:n:n], counted{f.Tuples[ct.Original], f.Zone})
 		l.sweptWith = len(l.conns)
 		table.Put(k, l)
 	}

@@ -70,8 +70,9 @@ func (m *hashlimit) newTable(b *xtables.Build) *hashTable {
 		most = 8 * size
 	}
 	hz := int64(b.HZ)
-	t := &hashTable{mode: m.Mode.N,
-		srcMask: m.SrcMask.mask(b.Family), dstMask: m.DstMask.mask(b.Family), bytes: m.Rate.bytes, rateMatch: m.RateMatch, avg: m.avg(), burst: m.burst(),
+	t := &hashTable{mode: m.Mode.N, bytes: m.Rate.bytes, rateMatch: m.RateMatch,
+		srcMask: m.SrcMask.mask(b.Family), dstMask: m.DstMask.mask(b.Family),
+		avg: m.avg(), burst: m.burst(),
 		interval: m.Interval.n, max: max(most, size), expire: msecs(m.Expire.n, hz),
 		gc: msecs(m.GC.N, hz), made: b.Now.Jiffies(b.HZ), hz: b.HZ}
 	t.perJiffy = creditsPerJiffy(b.HZ, t.bytes)

@@ -35,7 +35,8 @@ func (m *physdev) Options(s *xtables.Spec) {
 
 // Validate implements xtables.Validator.
 func (m *physdev) Validate(b *xtables.Build) error {
-	if legacy(b) && (m.Out != "" || m.IsOut) && (!m.IsBridged || m.NotIsBr) && b.Hooks&atOutput != 0 {
+	bridged := m.IsBridged && !m.NotIsBr
+	if legacy(b) && (m.Out != "" || m.IsOut) && !bridged && b.Hooks&atOutput != 0 {
 		return fmt.Errorf("--physdev-out and --physdev-is-out can't be reached from OUTPUT " +
 			"without --physdev-is-bridged")
 	}

@@ -79,7 +79,8 @@ var sctpNames = [...]struct {
 }{
 	{"DATA", 0, "----IUBE"}, {"INIT", 1, ""}, {"INIT_ACK", 2, ""}, {"SACK", 3, ""},
 	{"HEARTBEAT", 4, ""}, {"HEARTBEAT_ACK", 5, ""}, {"ABORT", 6, "-------T"},
-	{"SHUTDOWN", 7, ""}, {"SHUTDOWN_ACK", 8, ""}, {"ERROR", 9, ""}, {"COOKIE_ECHO", 10, ""}, {"COOKIE_ACK", 11, ""},
+	{"SHUTDOWN", 7, ""}, {"SHUTDOWN_ACK", 8, ""}, {"ERROR", 9, ""},
+	{"COOKIE_ECHO", 10, ""}, {"COOKIE_ACK", 11, ""},
 	{"ECN_ECNE", 12, ""}, {"ECN_CWR", 13, ""}, {"SHUTDOWN_COMPLETE", 14, "-------T"},
 	{"I_DATA", 64, "----IUBE"}, {"ASCONF_ACK", 128, ""}, {"RE_CONFIG", 130, ""},
 	{"PAD", 132, ""}, {"FORWARD_TSN", 192, ""}, {"ASCONF", 193, ""}, {"I_FORWARD_TSN", 194, ""},
