@@ -18,31 +18,19 @@ func (k *Walk) SendUnreachable(_ *xtables.Env, typ, code uint8) {
 	k.nested(func() { k.sendICMP(typ, code, 0) })
 }
 
-// transportSumOK checks the checksum of what REJECT answers.
-//
-// Kernel: net/netfilter/utils.c, nf_ip_checksum.
-func (k *Walk) transportSumOK() bool {
-	l4 := k.p.L4()
-	switch k.p.Protocol() {
-	case packet.TCP:
-		return len(l4) < 20 || k.sumOK(l4)
-	case packet.UDP:
-		return len(l4) < 8 || l4[6]|l4[7] == 0 || k.sumOK(l4)
-	case packet.ICMP:
-		return packet.Fold(packet.Sum16(l4, 0)) == 0
-	}
-	return true
-}
+// transportSumOK checks the checksum of what REJECT answers. DCCP counts as known as
+// long as Linux tracked it.
+func (k *Walk) transportSumOK() bool { return icmp.RejectSumOK(k.p, !k.Kernel.Before(6, 17)) }
 
 // SendReset implements xtables.Mover.
 //
 // Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_reset.
 func (k *Walk) SendReset(*xtables.Env) {
 	l4 := k.p.L4()
-	if k.p.FragOff() != 0 || len(l4) < 20 || !k.sumOK(l4) || k.toMany() {
+	if k.p.FragOff() != 0 || len(l4) < 20 || !k.transportSumOK() || k.toMany() {
 		return
 	}
-	b, ok := icmp.Reset(k.p.IP(), 0, k.defaultTTL())
+	b, ok := icmp.Reset(k.p.IP(), k.defaultTTL())
 	if !ok {
 		return
 	}
@@ -106,7 +94,11 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	if src.IsAny() {
 		src = d.Source
 	}
-	k.begin(icmp.Error(to.IP(), src, typ, code, info, k.mtuOf(&d), k.defaultTTL()), to)
+	b := icmp.Error(to.IP(), src, typ, code, info, k.mtuOf(&d), k.defaultTTL())
+	if b == nil {
+		return
+	}
+	k.begin(b, to)
 	k.send(d, to.SKB)
 }
 
@@ -139,7 +131,7 @@ func (k *Walk) sendEchoReply() {
 // Kernel: net/ipv4/tcp_ipv4.c, tcp_v4_send_reset.
 func (k *Walk) sendTCPReset() {
 	to := k.p
-	b, ok := icmp.Reset(to.IP(), to.TOS(), k.defaultTTL())
+	b, ok := icmp.SocketReset(to.IP(), k.defaultTTL(), !k.Kernel.Before(6, 7))
 	if !ok {
 		return
 	}

@@ -57,49 +57,66 @@ func MayAnswer(p *packet.Packet, typ uint8) bool {
 // TOS is the type of service of an error about a packet with the given one.
 func TOS(tos uint8) uint8 { return tos&0x1e | internetControl }
 
-// Error returns the IPv4 packet of an error about in. info is the second word of
-// the ICMP header (the MTU of "fragmentation needed").
+// Error returns the IPv4 packet of an error about in, nil where the MTU has no room
+// for one. info is the second word of the ICMP header (the MTU of "fragmentation
+// needed"). Options of in that are echoed must have been received: see RecordRoute.
 //
 // Kernel: net/ipv4/icmp.c, __icmp_send.
 func Error(in []byte, src packet.Addr, typ, code uint8, info uint32, mtu int, ttl uint8) []byte {
-	room := min(mtu, maxError) - 20 - 8
-	quoted := in[:min(len(in), max(room, 0))]
-	b := make([]byte, 28+len(quoted))
-	copy(b[28:], quoted)
-	b[20], b[21] = typ, code
-	binary.BigEndian.PutUint32(b[24:], info)
-	binary.BigEndian.PutUint16(b[22:], packet.Fold(packet.Sum16(b[20:], 0)))
+	opts := echoed(in, src)
+	room := min(mtu, maxError) - 20 - len(opts) - 8
+	if room <= 20 {
+		return nil
+	}
+	quoted := in[:min(len(in), room)]
+	m := make([]byte, 8+len(quoted))
+	copy(m[8:], quoted)
+	m[0], m[1] = typ, code
+	binary.BigEndian.PutUint32(m[4:], info)
+	binary.BigEndian.PutUint16(m[2:], packet.Fold(packet.Sum16(m, 0)))
 	dst := packet.AddrFrom4(in[12:])
-	return finish(b, header{src, dst, packet.ICMP, TOS(in[1]), ttl, false})
+	return header{src, dst, packet.ICMP, TOS(in[1]), ttl, false}.before(opts, m)
 }
 
 // EchoReply returns the answer to an echo request.
 //
 // Kernel: net/ipv4/icmp.c, icmp_echo, icmp_reply.
 func EchoReply(in []byte, src packet.Addr, ttl uint8) []byte {
-	n := int(in[0]&0xf) * 4
-	b := make([]byte, 20+len(in)-n)
-	copy(b[20:], in[n:])
-	b[20], b[22], b[23] = EchoReplyType, 0, 0
-	binary.BigEndian.PutUint16(b[22:], packet.Fold(packet.Sum16(b[20:], 0)))
-	return finish(b, header{src, packet.AddrFrom4(in[12:]), packet.ICMP, in[1], ttl, false})
+	m := append([]byte(nil), in[int(in[0]&0xf)*4:]...)
+	m[0], m[2], m[3] = EchoReplyType, 0, 0
+	binary.BigEndian.PutUint16(m[2:], packet.Fold(packet.Sum16(m, 0)))
+	return header{src, packet.AddrFrom4(in[12:]), packet.ICMP, in[1], ttl, false}.before(
+		echoed(in, src), m)
 }
 
-// Reset returns the TCP reset that answers a segment, false where none is sent
-// because the segment is one itself. tos is zero for REJECT's, and the segment's own
-// for that of the TCP stack.
+// Reset returns the TCP reset by which REJECT answers a segment, false where none is
+// sent because the segment is one itself.
 //
-// Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_reject_ip_tcphdr_put;
-// net/ipv4/tcp_ipv4.c, tcp_v4_send_reset.
-func Reset(in []byte, tos, ttl uint8) ([]byte, bool) {
-	n := int(in[0]&0xf) * 4
-	th := in[n:]
+// Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_reject_ip_tcphdr_put.
+func Reset(in []byte, ttl uint8) ([]byte, bool) { return reset(in, nil, 0, ttl) }
+
+// SocketReset returns the TCP reset by which the stack answers a segment that no
+// socket takes, false where none is sent. It has the segment's DSCP and echoes its IP
+// options. A segment with a signature gets none; strict says that one with broken
+// TCP options gets none either, as in kernels since 6.7.
+//
+// Kernel: net/ipv4/tcp_ipv4.c, tcp_v4_send_reset; include/net/tcp.h,
+// tcp_parse_auth_options.
+func SocketReset(in []byte, ttl uint8, strict bool) ([]byte, bool) {
+	const ecn = 3
+	if th := in[int(in[0]&0xf)*4:]; len(th) >= 20 && !unsigned(th, strict) {
+		return nil, false
+	}
+	return reset(in, echoed(in, packet.AddrFrom4(in[16:])), in[1]&^ecn, ttl)
+}
+
+func reset(in, opts []byte, tos, ttl uint8) ([]byte, bool) {
 	const rst, ack = 0x04, 0x10
+	th := in[int(in[0]&0xf)*4:]
 	if len(th) < 20 || th[13]&rst != 0 {
 		return nil, false
 	}
-	b := make([]byte, 40)
-	t := b[20:]
+	t := make([]byte, 20)
 	copy(t[0:2], th[2:4])
 	copy(t[2:4], th[0:2])
 	t[12], t[13] = 5<<4, rst
@@ -112,7 +129,30 @@ func Reset(in []byte, tos, ttl uint8) ([]byte, bool) {
 	src, dst := packet.AddrFrom4(in[16:]), packet.AddrFrom4(in[12:])
 	sum := packet.PseudoSum(src, dst, packet.TCP, 20)
 	binary.BigEndian.PutUint16(t[16:], packet.Fold(packet.Sum16(t, sum)))
-	return finish(b, header{src, dst, packet.TCP, tos, ttl, true}), true
+	return header{src, dst, packet.TCP, tos, ttl, true}.before(opts, t), true
+}
+
+// unsigned tells whether the TCP options are whole and without an MD5 signature, as
+// far as the kernel looks for one: it is built with CONFIG_TCP_MD5SIG, without
+// CONFIG_TCP_AO (with which it would look at the last bytes, too).
+func unsigned(th []byte, strict bool) bool {
+	const md5, size = 19, 18
+	o := th[20:min(max(int(th[12]>>4)*4, 20), len(th))]
+	for len(o) >= size && o[0] != optEnd {
+		if o[0] == optNop {
+			o = o[1:]
+			continue
+		}
+		n := int(o[1])
+		switch {
+		case n < 2 || n > len(o):
+			return !strict
+		case o[0] == md5 && (strict || n == size):
+			return false
+		}
+		o = o[n:]
+	}
+	return true
 }
 
 // segmentLen is what a segment takes of the sequence space.
@@ -128,9 +168,13 @@ type header struct {
 	df       bool
 }
 
-// finish writes an IPv4 header of 20 bytes before what b holds.
-func finish(b []byte, h header) []byte {
-	b[0], b[1] = 0x45, h.tos
+// before writes the IPv4 header, with options, before a message.
+func (h header) before(opts, m []byte) []byte {
+	n := 20 + len(opts)
+	b := make([]byte, n+len(m))
+	copy(b[20:], opts)
+	copy(b[n:], m)
+	b[0], b[1] = 0x40|byte(n/4), h.tos
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	if h.df {
 		b[6] = 0x40
@@ -140,4 +184,34 @@ func finish(b []byte, h header) []byte {
 	copy(b[16:], h.dst.Bytes())
 	packet.FixIP4(b)
 	return b
+}
+
+// RejectSumOK tells whether the checksum of a packet lets REJECT answer it. Of every
+// protocol that is not known to have another kind of checksum the kernel sums up the
+// whole payload, and answers nothing that does not come to zero. The IP header is in
+// the sum, so one whose own checksum is not yet mended is not answered either.
+// sumDCCP says that DCCP is not known, as in 6.18 and not yet in 6.1.
+//
+// Kernel: include/net/netfilter/nf_reject.h, nf_reject_verify_csum;
+// net/netfilter/utils.c, nf_ip_checksum.
+func RejectSumOK(p *packet.Packet, sumDCCP bool) bool {
+	l4 := p.L4()
+	proto := p.Protocol()
+	var sum uint32
+	switch proto {
+	case packet.GRE, packet.AH, packet.ESP, packet.SCTP, packet.UDPLite:
+		return true
+	case packet.DCCP:
+		if !sumDCCP {
+			return true
+		}
+	case packet.UDP:
+		if len(l4) >= 8 && l4[6]|l4[7] == 0 {
+			return true
+		}
+		fallthrough
+	case packet.TCP:
+		sum = packet.PseudoSum(p.Src(), p.Dst(), proto, len(l4))
+	}
+	return packet.Fold(packet.Sum16(p.IP(), sum)) == 0
 }
