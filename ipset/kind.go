@@ -70,6 +70,9 @@ var kinds = []kind{
 }
 
 func findKind(name string) *kind {
+	if name == "iptree" || name == "iptreemap" {
+		name = "hash:ip"
+	}
 	for i := range kinds {
 		if kinds[i].name == name || kinds[i].alias == name {
 			return &kinds[i]
@@ -111,7 +114,7 @@ func (k *kind) option(word string) bool {
 	switch word {
 	case "timeout", "counters", "comment", "skbinfo":
 		return true
-	case "family":
+	case "family", "-4", "-6":
 		return k.family == Unspec && !k.noFamily
 	case "hashsize", "maxelem", "bucketsize", "initval", "forceadd":
 		return k.class == classHash

@@ -8,7 +8,6 @@ import (
 )
 
 // AppendEntry prints an entry of the set as `ipset save` does behind `add NAME`.
-// Protocols without ports are printed by number.
 func (s *Set) AppendEntry(b []byte, e *Entry) []byte {
 	ips := 0
 	for i, p := range s.kind.parts {
@@ -67,7 +66,11 @@ func (s *Set) appendPort(b []byte, e *Entry) []byte {
 	if s.kind.class == classBitmap {
 		return strconv.AppendUint(b, uint64(e.Port), 10)
 	}
-	b = append(appendProto(b, e.Proto), ':')
+	if name := s.protoName(e.Proto); name != "" {
+		b = append(append(b, name...), ':')
+	} else {
+		b = append(strconv.AppendUint(b, uint64(e.Proto), 10), ':')
+	}
 	names := icmpNames
 	switch e.Proto {
 	case packet.ICMP:
@@ -85,22 +88,16 @@ func (s *Set) appendPort(b []byte, e *Entry) []byte {
 	return strconv.AppendUint(append(b, '/'), uint64(e.Port&0xff), 10)
 }
 
-func appendProto(b []byte, proto uint8) []byte {
-	switch proto {
-	case packet.TCP:
-		return append(b, "tcp"...)
-	case packet.UDP:
-		return append(b, "udp"...)
-	case packet.SCTP:
-		return append(b, "sctp"...)
-	case packet.UDPLite:
-		return append(b, "udplite"...)
-	case packet.ICMP:
-		return append(b, "icmp"...)
-	case packet.ICMPv6:
-		return append(b, "ipv6-icmp"...)
+// protoNames are the protocols that have ports, or types in their place.
+var protoNames = map[uint8]string{packet.TCP: "tcp", packet.UDP: "udp", packet.SCTP: "sctp",
+	packet.UDPLite: "udplite", packet.ICMP: "icmp", packet.ICMPv6: "ipv6-icmp"}
+
+// protoName is the name of a protocol, empty where the set knows none.
+func (s *Set) protoName(proto uint8) string {
+	if name, ok := protoNames[proto]; ok || s.ProtoName == nil {
+		return name
 	}
-	return strconv.AppendUint(b, uint64(proto), 10)
+	return s.ProtoName(proto)
 }
 
 func (s *Set) appendExt(b []byte, e *Entry) []byte {

@@ -143,6 +143,10 @@ func (c *creating) option(word string) (err error) {
 		c.o.ForceAdd = true
 	case "family":
 		return c.family()
+	case "-4":
+		c.o.Family = Inet
+	case "-6":
+		c.o.Family = Inet6
 	case "range":
 		c.ranged = true
 		return c.span()
@@ -429,19 +433,13 @@ func (rd *Reader) proto(s string) (uint8, error) {
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n != 0 {
 		return uint8(n), nil
 	}
-	switch s {
-	case "tcp":
-		return packet.TCP, nil
-	case "udp":
-		return packet.UDP, nil
-	case "sctp":
-		return packet.SCTP, nil
-	case "udplite":
-		return packet.UDPLite, nil
-	case "icmp":
-		return packet.ICMP, nil
-	case "icmpv6", "ipv6-icmp":
+	if s == "icmpv6" {
 		return packet.ICMPv6, nil
+	}
+	for n, name := range protoNames {
+		if name == s {
+			return n, nil
+		}
 	}
 	if rd.Proto != nil {
 		if n, err := rd.Proto(s); err == nil && n != 0 {

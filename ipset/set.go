@@ -97,6 +97,9 @@ type Set struct {
 	Options
 	// Line is where it was declared, zero when unknown.
 	Line int
+	// ProtoName names protocols that have no ports, for printing; nil, and an empty
+	// name, print the number.
+	ProtoName func(proto uint8) string
 
 	kind     *kind
 	hash     *table   // of hash types

@@ -136,6 +136,9 @@ func (t *table) equal(kept []byte, e *elem, iface bool, multi *int) bool {
 // included. It returns the entry's number and whether it was there.
 func (s *Set) insert(e *elem, attr byte) (at uint32, there bool, err error) {
 	t := s.hash
+	if t.starts != nil {
+		return 0, false, refuse("the set belongs to a host already")
+	}
 	h := t.hashOf(e)
 	at, npos, multi, there := t.seek(s, e, h)
 	if there {

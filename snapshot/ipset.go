@@ -100,7 +100,7 @@ func (r *setReader) create(s *ipset.Set) error {
 	if r.byName[s.Name] != nil {
 		return r.errorf("create %s: there is a set of this name already", s.Name)
 	}
-	s.Line = r.place.line
+	s.Line, s.ProtoName = r.place.line, xtables.ProtoName
 	r.sets = append(r.sets, s)
 	r.byName[s.Name] = s
 	return nil

@@ -264,8 +264,7 @@ func (k *setRig) kernelContent() map[string][]string {
 		case len(w) > 1 && w[0] == "create":
 			out[w[1]] = []string{}
 		case len(w) > 2:
-			out[w[1]] = append(out[w[1]], k.plain(strings.Replace(
-				strings.Join(w[2:], " "), "gre:0", "47:0", 1)))
+			out[w[1]] = append(out[w[1]], k.plain(strings.Join(w[2:], " ")))
 		}
 	}
 	return out
