@@ -122,7 +122,8 @@ func (h *Host) buildRooms(cfg *Config) (err error) {
 	h.fragments = newFragments(h.schema, cfg.Sysctl)
 	h.NAT = nat.New(h.Conntrack, h.Links)
 	h.Conntrack.NAT = h.NAT
-	if h.Sets, err = ipset.New(h.schema, cfg.Sets); err != nil {
+	if h.Sets, err = ipset.New(h.schema, cfg.Sets,
+		ipset.Kernel(h.Kernel.Major, h.Kernel.Minor)); err != nil {
 		return fmt.Errorf("sets: %w", err)
 	}
 	return nil
