@@ -50,9 +50,6 @@ func (k *Walk) toMany() bool {
 	return k.hasDst && (k.dst.Kind == trace.BroadcastRoute || k.dst.Kind == trace.MulticastRoute)
 }
 
-// Tee implements xtables.Mover.
-func (k *Walk) Tee(*xtables.Env, packet.Addr, packet.Dev) {}
-
 // begin makes an answer to a packet the present one.
 func (k *Walk) begin(ip []byte, to *packet.Packet) {
 	p, _ := packet.FromIP(ip)

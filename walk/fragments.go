@@ -49,7 +49,8 @@ func (k *Walk) reassemble(user frag.User) trace.Verdict {
 // Kernel: net/ipv4/ip_output.c, ip_fragment.
 func (k *Walk) cut(mtu int) {
 	p := k.p
-	pieces, res := frag.Fragment(p.Clone(), mtu, p.FragMax != 0 || p.In == 0)
+	local := p.In == 0 && !k.teeing // of a socket, which leaves DF to the kernel
+	pieces, res := frag.Fragment(p.Clone(), mtu, p.FragMax != 0 || local)
 	switch res {
 	case frag.TooBig:
 		k.nested(func() { k.sendICMP(3, 4, uint32(mtu)) })

@@ -33,6 +33,7 @@ type Walk struct {
 	p        *packet.Packet
 	hook     trace.Hook
 	narrowed map[field.ID][]narrowing
+	teeing   bool // the present packet is a copy: it is not copied again
 }
 
 // queued is a frame that a device will receive when the present work is done.

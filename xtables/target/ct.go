@@ -138,7 +138,7 @@ func (t *ct) helper(r *xtables.Rule) (conntrack.Helper, error) {
 	proto := r.IP.Proto
 	switch {
 	case proto == 0 || r.IP.Not&xtables.NotProto != 0:
-		return h, fmt.Errorf("--helper: needs -p without !")
+		return h, fmt.Errorf("--helper: needs -p, and that not negated")
 	case !ok || !helps(h, proto):
 		return h, fmt.Errorf("--helper: there is no helper %q for %s", t.Helper.S,
 			xtables.ProtoName(proto))
