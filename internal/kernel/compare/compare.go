@@ -45,7 +45,6 @@ type pair struct {
 
 // Run compares one scenario of the seed. The error is the run's own.
 func (t *Tally) Run(ctx context.Context, seed uint64, o gen.Options, questions int) error {
-	o.Except = append(o.Except, except()...)
 	g := gen.New(seed, o)
 	sc := g.Scenario()
 	r, err := kernel.Open(ctx, sc)
