@@ -25,9 +25,10 @@ type ParseOptions struct {
 func Parse(data string, o ParseOptions) (*Ruleset, error) {
 	p := &parser{rs: &Ruleset{File: o.File, Family: o.Catalog.family}, cat: o.Catalog, force: o.Force}
 	p.rs.Version = o.Version
+	last := false
 	for data != "" && p.err == nil {
 		var line string
-		line, data, _ = strings.Cut(data, "\n")
+		line, data, last = cutLine(data)
 		p.line++
 		p.parseLine(line)
 	}
@@ -38,9 +39,24 @@ func Parse(data string, o ParseOptions) (*Ruleset, error) {
 		p.checkJumps()
 	}
 	if p.err != nil {
+		p.hintCut(last)
 		return nil, p.err
 	}
 	return p.rs, nil
+}
+
+// cutLine takes the first line off. torn says that it is the last and does not end.
+func cutLine(data string) (line, rest string, torn bool) {
+	line, rest, ended := strings.Cut(data, "\n")
+	return line, rest, !ended
+}
+
+// hintCut says of an error in a line that does not end that the file may be cut short.
+func (p *parser) hintCut(torn bool) {
+	var e *Error
+	if torn && p.table != nil && errors.As(p.err, &e) {
+		e.Msg += "; the file ends in this line, without COMMIT: it is cut short"
+	}
 }
 
 type parser struct {
