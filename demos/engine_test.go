@@ -51,10 +51,6 @@ func walkText(h *walk.Host, tr *trace.Trace) string {
 		case *trace.Rule:
 			p := h.Program(e.Ref.Table)
 			last = fmt.Sprintf("%s %s %d", p.Name, p.ChainName(e.Ref.Chain), e.Ref.Rule)
-		case *trace.Neigh:
-			if !e.Found { // the kernel sends a question in place of the packet
-				frames = append(frames, h.Links.ByIndex(e.Dev).Name+": arp "+e.Addr.String())
-			}
 		case *trace.Transmit:
 			frames = append(frames, frameText(h.Links.ByIndex(e.Dev).Name, e.Frame))
 		}

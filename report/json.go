@@ -305,7 +305,7 @@ func (s *Step) json() any {
 		h.Type, h.Parent = "receive", e.Parent
 		return jsonFrame{h, n.dev(e.Dev), hex.EncodeToString(e.Frame), ""}
 	case *trace.Transmit:
-		h.Type = "transmit"
+		h.Type, h.Parent = "transmit", e.Parent
 		return jsonFrame{h, n.dev(e.Dev), hex.EncodeToString(e.Frame), ""}
 	case *trace.LocalOut:
 		h.Type, h.Parent = "local_out", e.Parent

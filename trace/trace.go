@@ -161,8 +161,9 @@ type (
 	// Transmit is a frame that a device sent.
 	Transmit struct {
 		Head
-		Dev   packet.Dev
-		Frame []byte
+		Dev    packet.Dev
+		Frame  []byte
+		Parent int // of an ARP frame: the packet that it answers or asks for
 	}
 	// LocalOut is an IP packet that this host built.
 	LocalOut struct {

@@ -41,6 +41,7 @@ func (k *Walk) SendReset(*xtables.Env) {
 			return
 		}
 		k.Conntrack.Answer(k.World, k.p, to)
+		k.Conntrack.SetClosing(k.World, to)
 		k.send(k.dst, to.SKB)
 	})
 }
@@ -96,6 +97,8 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 		return
 	}
 	k.begin(b, to)
+	// icmp_glue_bits attaches an error, and no other answer, to what it is about.
+	k.Conntrack.Answer(k.World, k.p, to)
 	k.send(d, to.SKB)
 }
 
@@ -145,6 +148,3 @@ func (k *Walk) sendTCPReset() {
 	k.begin(b, to)
 	k.send(d, to.SKB)
 }
-
-// sendRedirect tells the sender of a better way.
-func (k *Walk) sendRedirect() {}

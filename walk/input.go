@@ -58,12 +58,28 @@ func (k *Walk) protocol() {
 		k.noUDP()
 	case proto == packet.TCP:
 		k.noTCP()
-	case proto == packet.SCTP || proto == packet.DCCP || proto == packet.IGMP:
+	case proto == packet.IGMP || k.speaks(proto):
 		k.drop("NO_SOCKET", "no-listener")
 	default:
 		k.nested(func() { k.sendICMP(3, 2, 0) })
 		k.drop("IP_NOPROTO", "no-protocol")
 	}
+}
+
+// speaks tells whether the host has a protocol that the kernel loads for its first
+// socket.
+//
+// Kernel: net/sctp/protocol.c, net/dccp/ipv4.c: modules.
+func (k *Walk) speaks(proto uint8) bool {
+	if proto != packet.SCTP && proto != packet.DCCP {
+		return false
+	}
+	for _, s := range k.Sockets.All() {
+		if s.Proto == proto && !s.Raw {
+			return true
+		}
+	}
+	return false
 }
 
 func (k *Walk) delivered(sock uint32) {

@@ -3,6 +3,7 @@ package walk
 import (
 	"fmt"
 
+	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/route"
 	"github.com/hookpath/hookpath/trace"
@@ -50,6 +51,15 @@ func (h *Host) Send(k *Walk, l Local) {
 		k.noRoute(d)
 		return
 	}
+	if k.tooLong(l, &d) {
+		k.unsent("PKT_TOO_BIG", "mtu")
+		return
+	}
+	if d.Local && d.Kind != trace.Local {
+		k.Err = &link.UnsupportedError{What: "the copy that the host itself gets of a packet to a " +
+			"broadcast or multicast address"}
+		return
+	}
 	fillSource(p, l, d.Source)
 	k.send(d, 0)
 	k.drain()
@@ -68,6 +78,26 @@ func fillSource(p *packet.Packet, l Local, src packet.Addr) {
 	default:
 		p.FillSource(src)
 	}
+}
+
+// tooLong tells whether a program gets an error instead of a packet: with its own
+// header for what the device can't carry, else for what must not be cut.
+//
+// Kernel: net/ipv4/raw.c, raw_send_hdrinc; net/ipv4/ip_output.c, __ip_append_data.
+func (k *Walk) tooLong(l Local, d *route.Decision) bool {
+	if l.Socket == "raw" {
+		return k.p.Len() > k.Links.ByIndex(d.Out).MTU
+	}
+	const dontFragment = 0x40
+	return k.p.IP()[6]&dontFragment != 0 && k.p.Len() > k.mtuOf(d)
+}
+
+// unsent ends a packet whose program gets an error before it is built.
+func (k *Walk) unsent(reason trace.Reason, why trace.Why) {
+	if k.Trace != nil {
+		k.Trace.Changed(k.p, &trace.LocalOut{Frame: clone(k.p.IP())})
+	}
+	k.drop(reason, why)
 }
 
 // localFlow is what the socket's first lookup asks.

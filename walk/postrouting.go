@@ -48,13 +48,21 @@ func (k *Walk) transmit() {
 	}
 	if !known {
 		k.end(&trace.Outcome{Result: trace.Absorbed, Dev: d.Out, Why: "no-neighbour"})
+		k.solicit(out, hop)
 		return
 	}
 	k.p.PushLink(mac, out.MAC)
+	k.transmitted(0)
+}
+
+// transmitted ends the present frame on the wire of its out device. parent is the
+// packet that an ARP frame is sent for, zero for none.
+func (k *Walk) transmitted(parent int) {
+	dev, frame := k.p.Out, k.p.Frame()
 	if k.Trace != nil {
-		k.Trace.Changed(k.p, &trace.Transmit{Dev: d.Out, Frame: clone(k.p.Frame())})
+		k.Trace.Changed(k.p, &trace.Transmit{Dev: dev, Frame: clone(frame), Parent: parent})
 	}
-	k.end(&trace.Outcome{Result: trace.Transmitted, Dev: d.Out, Frame: clone(k.p.Frame())})
+	k.end(&trace.Outcome{Result: trace.Transmitted, Dev: dev, Frame: clone(frame)})
 }
 
 const loopback packet.Dev = 1

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/packet/icmp"
 	"github.com/hookpath/hookpath/trace"
 )
 
@@ -100,6 +102,10 @@ func (k *Walk) receiveIP(l *link.Link) {
 		return
 	}
 	k.p.FindTransport()
+	if name := actedOn(k.p); name != "" {
+		k.Err = &link.UnsupportedError{What: "IP option " + name}
+		return
+	}
 	if !l.HasIP() {
 		k.drop("IP_INADDRERRORS", "no-ip-on-device")
 		return
@@ -108,6 +114,17 @@ func (k *Walk) receiveIP(l *link.Link) {
 		return
 	}
 	k.routeInput()
+}
+
+// actedOn names an IP option that a host would act on and the walk does not.
+//
+// Kernel: net/ipv4/ip_options.c, __ip_options_compile.
+func actedOn(p *packet.Packet) string {
+	const recordRoute = 7
+	if v, _ := field.OfPacket(p, field.IPOpts); v.Lo>>recordRoute&1 != 0 {
+		return "record route"
+	}
+	return icmp.ActsOn(p.IP())
 }
 
 // checkHeader refuses packets with a broken header and cuts off padding.
@@ -137,11 +154,6 @@ func checkHeader(p *packet.Packet) (trace.Reason, trace.Why) {
 	}
 	p.Trim(total)
 	return "", ""
-}
-
-// receiveARP lets the link room answer or learn.
-func (k *Walk) receiveARP(*link.Link) {
-	k.end(&trace.Outcome{Result: trace.Absorbed, Why: "arp"})
 }
 
 // defrag collects fragments until a packet is whole.

@@ -155,14 +155,9 @@ func (p *pair) frames(t *trace.Trace, sock string) []string {
 	return out
 }
 
-// kernelFrames leaves ARP out: the engine tells of an unknown neighbour, it does not
-// send requests.
 func kernelFrames(a *kernel.Answer, sock string) []string {
 	var out []string
 	for _, f := range a.Out {
-		if len(f.Bytes) >= packet.EthernetLen && f.Bytes[12] == 8 && f.Bytes[13] == 6 {
-			continue
-		}
 		out = append(out, f.Dev+" "+plain(f.Bytes, packet.EthernetLen, sock))
 	}
 	return out
