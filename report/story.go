@@ -110,7 +110,7 @@ func (p *page) verdict(a *Answer) {
 		return
 	}
 	word, good := summary(groups)
-	p.headline(word, good, fmt.Sprintf("It can go %d ways, which end in %d.", len(a.Branches),
+	p.headline(word, good, fmt.Sprintf("The dice decide between %d ways; they have %d different ends:", len(a.Branches),
 		len(groups)))
 	for _, g := range groups {
 		p.headline(fmt.Sprintf("%.3g %%", 100*g.prob), g.verdict.good, g.verdict.word+": "+
