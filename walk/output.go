@@ -46,7 +46,7 @@ func (h *Host) Send(k *Walk, l Local) {
 			f.Src = d.Source
 		}
 	}
-	p.Socket = k.Sockets.Owned(k.World, p.Protocol(), l.UID, l.GID)
+	p.Socket = k.Sockets.OwnedOn(k.World, p.Protocol(), l.UID, l.GID, l.Dev)
 	if d = k.Routes.Output(k.World, k.Trace, f); d.Err != 0 {
 		k.noRoute(d)
 		return

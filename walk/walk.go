@@ -188,7 +188,7 @@ func (k *Walk) drain() {
 // table asks one table's rules.
 func (k *Walk) table(st *stage) trace.Verdict {
 	k.env.Packet, k.env.Hook = k.p, k.hook
-	k.env.Nexthop, k.env.MTU = k.dst.Gateway, k.mtu()
+	k.env.Nexthop, k.env.MTU = k.dst.Nexthop(k.p.Dst()), k.mtu()
 	return st.program.Run(&k.env)
 }
 

@@ -58,8 +58,8 @@ type Env struct {
 	// Rule is the dense number of the present rule, unique in the host; it keys
 	// choices and per-rule memory.
 	Rule int
-	// Nexthop is the next hop of the packet's route, which MASQUERADE asks; zero
-	// stands for the destination.
+	// Nexthop is the next hop of the packet's route, the destination itself where that
+	// is on link. MASQUERADE asks it.
 	Nexthop packet.Addr
 	// MTU is what the packet's route carries.
 	MTU int

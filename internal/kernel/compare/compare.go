@@ -30,6 +30,9 @@ type Tally struct {
 	// Diffs are the disagreements. Each ends its scenario: memories have parted.
 	Diffs []string
 	Cover gen.Cover
+	// Keep, if not empty, is a folder that gets a snapshot and the questions so far of
+	// each disagreement, for hookpath trace -s DIR/SEED/r --packets DIR/SEED/packets.
+	Keep string
 }
 
 // pair is one scenario in both worlds.
@@ -41,6 +44,8 @@ type pair struct {
 	host    *walk.Host
 	state   *world.State
 	flows   []string // of the kernel, after the last question
+	files   map[string][]byte
+	asked   []kernel.Question
 }
 
 // Run compares one scenario of the seed. The error is the run's own.
@@ -109,6 +114,7 @@ func (p *pair) build() error {
 		}
 		d.Files[name] = []byte(text)
 	}
+	p.files = d.Files
 	cfg, err := d.Config(snapshot.Options{Now: world.Instant(time.Now().UnixNano())})
 	if err != nil {
 		return err
@@ -140,9 +146,10 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 	t.Cover.Add(p.save, a.Steps)
 	diff := p.settle(&q, &a)
 	p.flows = a.Flows
+	p.asked = append(p.asked, q)
 	if diff != "" {
 		t.Diffs = append(t.Diffs, diff)
-		return false, nil
+		return false, p.keep(t.Keep)
 	}
 	t.Agreed++
 	return true, nil

@@ -44,13 +44,14 @@ func number(t *testing.T, name string, def uint64) uint64 {
 const maxTold = 10
 
 // TestAgreement draws scenarios from a fresh seed and holds the engine against the
-// kernel. HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many scenarios.
+// kernel. HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many scenarios,
+// HOOKPATH_KEEP=DIR keeps what disagreed.
 func TestAgreement(t *testing.T) {
 	needRoot(t)
 	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
 	n := number(t, "HOOKPATH_SEEDS", number(t, "HOOKPATH_SOAK", 60))
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
-	var tally Tally
+	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP")}
 	for s := seed; s < seed+n; s++ {
 		o := gen.Options{Backend: kernel.Backend(1 + s%2)}
 		if err := tally.Run(t.Context(), s, o, 40); err != nil {
