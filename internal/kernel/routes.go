@@ -181,7 +181,7 @@ func (b *batch) rules(h *Host, file string) error {
 	if err != nil || len(rules) == 0 {
 		return err
 	}
-	var all batch
+	var all, fresh batch
 	for _, r := range rules {
 		text, err := ruleText(r)
 		if err != nil {
@@ -189,11 +189,25 @@ func (b *batch) rules(h *Host, file string) error {
 		}
 		all.line("rule add", text)
 	}
+	for _, r := range freshRules {
+		text, _ := ruleText(r)
+		fresh.line("rule add", text)
+	}
+	if all.String() == fresh.String() {
+		return nil // a change would stay: fib_has_custom_rules is never cleared
+	}
 	for _, pref := range []string{"0", "32766", "32767"} {
 		b.line("rule del pref", pref)
 	}
 	b.WriteString(all.String())
 	return nil
+}
+
+// freshRules are those of a new namespace.
+var freshRules = []map[string]any{
+	{"priority": 0.0, "src": "all", "table": "local"},
+	{"priority": 32766.0, "src": "all", "table": "main"},
+	{"priority": 32767.0, "src": "all", "table": "default"},
 }
 
 // ruleKeys are the keys of a rule in JSON that are words of ip rule add too.

@@ -1,7 +1,6 @@
 package compare
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -17,30 +16,25 @@ import (
 
 // differ says what the engine did otherwise than the kernel, empty for nothing.
 func (p *pair) differ(k *walk.Walk, q *kernel.Question, a *kernel.Answer) string {
-	sock := ""
-	if q.Out {
-		sock = q.Socket
-	}
 	if k.Err != nil {
 		return "engine: " + k.Err.Error()
 	}
-	got, want := p.steps(k.Trace), kernelSteps(a.Steps)
-	for _, c := range []struct {
-		what      string
-		got, want []string
-	}{
-		{"rules", got, agree(got, want)},
-		{"frames", p.frames(k.Trace, sock), kernelFrames(a, sock)},
-		{"deliveries", deliveries(k.Trace, sock), kernelDeliveries(a, sock)},
-		{"connections", p.connections(k), slices.Clone(a.Flows)},
-	} {
-		if c.what != "rules" {
-			slices.Sort(c.got)
-			slices.Sort(c.want)
-		}
-		if !slices.Equal(c.got, c.want) {
-			return c.what + " differ\n" + sideBySide(c.got, c.want)
-		}
+	got, want := p.steps(k.Trace), p.kernelSteps(a.Steps)
+	if want = agree(got, want); !slices.Equal(got, want) {
+		return "rules differ\n" + sideBySide(got, want)
+	}
+	m := newMask(k.Trace, q)
+	if d := m.compare("frames", p.frames(k.Trace), kernelFrames(a)); d != "" {
+		return d
+	}
+	if d := m.compare("deliveries", deliveries(k.Trace), kernelDeliveries(a)); d != "" {
+		return d
+	}
+	got, want = p.connections(k), slices.Clone(a.Flows)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		return "connections differ\n" + sideBySide(got, want)
 	}
 	return ""
 }
@@ -78,12 +72,12 @@ func sideBySide(got, want []string) string {
 	return b.String()
 }
 
-// kernelSteps are the kernel's trace. A match that drops the packet is traced by
-// nf_tables alone, which is not asked of the engine.
-func kernelSteps(steps []kernel.Step) []string {
+// kernelSteps are the kernel's trace. That a match dropped the packet is traced by
+// nf_tables alone.
+func (p *pair) kernelSteps(steps []kernel.Step) []string {
 	var out []string
 	for _, s := range steps {
-		if s.Family != "ip" || s.Kind == "hotdrop" {
+		if s.Family != "ip" {
 			continue
 		}
 		v := s.Verdict
@@ -120,6 +114,7 @@ func (p *pair) inOrder(events []trace.Event) []trace.Event {
 // steps are the engine's trace in the kernel's words.
 func (p *pair) steps(t *trace.Trace) []string {
 	var out []string
+	var last trace.RuleRef
 	for _, e := range p.inOrder(t.Events) {
 		switch e := e.(type) {
 		case *trace.Rule:
@@ -131,9 +126,23 @@ func (p *pair) steps(t *trace.Trace) []string {
 			}
 			rules := p.host.Program(e.Ref.Table).Source.Chains[e.Ref.Chain].Rules
 			out = append(out, p.step(kind, e.Ref, len(rules)+1, e.Verdict, 0))
+		case *trace.Drop:
+			if p.hotdrop(e, last) {
+				out = append(out, p.step("hotdrop", *e.By, e.By.Rule, trace.DropIt, 0))
+			}
+		}
+		if r, ok := e.(*trace.Rule); ok {
+			last = r.Ref
 		}
 	}
 	return out
+}
+
+// hotdrop tells whether a match, and not a rule's target, dropped the packet where
+// that is traced. last is the last rule that matched.
+func (p *pair) hotdrop(d *trace.Drop, last trace.RuleRef) bool {
+	return d.By != nil && d.By.Table >= 0 && d.By.Rule > 0 && *d.By != last &&
+		p.host.Program(d.By.Table).Backend == xtables.NFT
 }
 
 func (p *pair) step(kind string, r trace.RuleRef, n int, v trace.Verdict, to int) string {
@@ -145,77 +154,13 @@ func (p *pair) step(kind string, r trace.RuleRef, n int, v trace.Verdict, to int
 	return fmt.Sprintf("%s %s %s %d %s", prog.Name, prog.ChainName(r.Chain), kind, n, word)
 }
 
-func (p *pair) frames(t *trace.Trace, sock string) []string {
-	var out []string
-	for i := range t.Outcomes {
-		if o := &t.Outcomes[i]; o.Result == trace.Transmitted {
-			out = append(out, p.host.Links.Name(o.Dev)+" "+plain(o.Frame, packet.EthernetLen, sock))
-		}
-	}
-	return out
-}
-
-func kernelFrames(a *kernel.Answer, sock string) []string {
-	var out []string
-	for _, f := range a.Out {
-		out = append(out, f.Dev+" "+plain(f.Bytes, packet.EthernetLen, sock))
-	}
-	return out
-}
-
-func deliveries(t *trace.Trace, sock string) []string {
-	var out []string
-	for _, e := range t.Events {
-		if d, ok := e.(*trace.Deliver); ok {
-			out = append(out, plain(d.Frame, 0, sock))
-		}
-	}
-	return out
-}
-
-func kernelDeliveries(a *kernel.Answer, sock string) []string {
-	var out []string
-	for _, d := range a.Delivered {
-		out = append(out, plain(d, 0, sock))
-	}
-	return out
-}
-
-// plain is a packet without what the kernel draws for its own packets: the IP id, and
-// with it the header's checksum, of ICMP and of resets. What a socket sends gets its id
-// and DF from the kernel, and TCP's sequence, window and options too.
-func plain(b []byte, at int, sock string) string {
-	b = bytes.Clone(b)
-	if len(b) < at+20 || b[at]>>4 != 4 {
-		return hex.EncodeToString(b)
-	}
-	ip := b[at:]
-	n := int(ip[0]&0xf) * 4
-	reset := ip[9] == packet.TCP && len(ip) > n+13 && ip[n+13]&4 != 0
-	own := sock != "" && sock != "raw"
-	if own {
-		ip[6] &^= 0x40
-	}
-	if own && sock == "tcp" && ip[9] == packet.TCP && len(ip) >= n+20 && !reset {
-		clear(ip[n+4 : n+13])
-		clear(ip[n+14 : n+18])
-		clear(ip[2:4])
-		b = b[:at+n+18]
-	}
-	if ip[9] == packet.ICMP || reset || own {
-		copy(ip[4:6], "\x00\x00")
-		copy(ip[10:12], "\x00\x00")
-	}
-	return hex.EncodeToString(b)
-}
-
 func (p *pair) connections(k *walk.Walk) []string {
 	out := []string{}
 	if p.host.Tracks() {
 		for _, line := range p.host.Conntrack.Dump(k.World, conntrack.Format{Extended: true}) {
 			words := strings.Fields(line)
 			words = slices.DeleteFunc(words, func(w string) bool {
-				return strings.HasPrefix(w, "use=") || strings.HasPrefix(w, "helper=")
+				return strings.HasPrefix(w, "use=")
 			})
 			out = append(out, strings.Join(words, " "))
 		}
@@ -239,7 +184,7 @@ func (p *pair) story(k *walk.Walk, q *kernel.Question, a *kernel.Answer, diff st
 	}
 	fmt.Fprintf(&b, "kernel: %d frames, %d deliveries, send %q\n", len(a.Out), len(a.Delivered),
 		a.Send)
-	p.rules(&b, append(p.steps(k.Trace), kernelSteps(a.Steps)...))
+	p.rules(&b, append(p.steps(k.Trace), p.kernelSteps(a.Steps)...))
 	return b.String()
 }
 
