@@ -217,6 +217,18 @@ func (f *FIB) arrivalFlow(a *Arrival) Flow {
 	return fl
 }
 
+// Dissect adds a packet's protocol and ports to a flow where some ip rule looks at
+// them.
+//
+// Kernel: include/net/ip_fib.h, fib4_rules_early_flow_dissect.
+func (f *FIB) Dissect(fl *Flow, p *packet.Packet) {
+	if !f.dissect {
+		return
+	}
+	a := ArrivalOf(p)
+	fl.Proto, fl.SPort, fl.DPort = a.Proto, a.SPort, a.DPort
+}
+
 // noRoute tells the sender, where this host is a router.
 //
 // Kernel: net/ipv4/route.c, ip_error.

@@ -151,8 +151,10 @@ func (k *Walk) send(d route.Decision, parent int) {
 // outFlow is the lookup that ip_route_me_harder makes for the present packet.
 func (k *Walk) outFlow() *route.Flow {
 	p := k.p
-	return &route.Flow{Src: p.Src(), Dst: p.Dst(), TOS: p.TOS(), Mark: p.Mark,
+	f := &route.Flow{Src: p.Src(), Dst: p.Dst(), TOS: p.TOS(), Mark: p.Mark,
 		Out: k.Sockets.BoundDev(k.World, p.Socket)}
+	k.Routes.Dissect(f, p)
+	return f
 }
 
 // mangleOutput asks the mangle table and routes anew when it changed what routing
