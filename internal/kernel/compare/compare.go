@@ -24,6 +24,9 @@ import (
 // Tally counts what was compared.
 type Tally struct {
 	Scenarios, Packets, Agreed int
+	// Followed are the packets among Agreed where the engine took the branch of
+	// -m statistic --mode random that the kernel's trace shows.
+	Followed int
 	// Unsupported counts questions that the engine refused, by its message. They are
 	// not put to the kernel, so that both memories stay alike.
 	Unsupported map[string]int
@@ -44,6 +47,8 @@ type pair struct {
 	host    *walk.Host
 	state   *world.State
 	flows   []string // of the kernel, after the last question
+	// followed counts the choices that the kernel's trace answered.
+	followed int
 	files   map[string][]byte
 	asked   []kernel.Question
 }
@@ -129,7 +134,7 @@ func (p *pair) build() error {
 // ask puts the next question to both. False ends the scenario.
 func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 	// A trial first: what the engine refuses must not change the kernel's memory.
-	if k := p.walk(&q, time.Now(), &world.Dice{}); k.Err != nil {
+	if k := p.trial(&q); k.Err != nil {
 		count(&t.Unsupported, k.Err.Error())
 		g.Learn(kernel.Answer{})
 		return true, nil
@@ -152,6 +157,10 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 		return false, p.keep(t.Keep)
 	}
 	t.Agreed++
+	if p.followed > 0 {
+		t.Followed++
+		p.followed = 0
+	}
 	return true, nil
 }
 
@@ -166,10 +175,13 @@ func (p *pair) settle(q *kernel.Question, a *kernel.Answer) string {
 	for n := 0; n < maxBranches && forced != nil; n++ {
 		for _, drawn := range p.drawn(a) {
 			dice := &world.Dice{Forced: forced, Drawn: drawn}
-			k := p.walk(q, a.At, dice)
+			k := p.newWalk(a.At, dice)
+			f := p.follow(k, a)
+			p.put(k, q)
 			diff := p.differ(k, q, a)
 			if diff == "" {
 				p.state = k.World.State
+				p.followed += f.followed
 				return ""
 			}
 			if first == "" {
@@ -201,17 +213,27 @@ func next(taken []world.Taken, forced []int) []int {
 	return nil
 }
 
-// walk puts a question to the engine.
-func (p *pair) walk(q *kernel.Question, at time.Time, dice *world.Dice) *walk.Walk {
+// newWalk begins a walk of the engine on a copy of its memory.
+func (p *pair) newWalk(at time.Time, dice *world.Dice) *walk.Walk {
 	w := p.host.NewWorld(p.state.Fork())
 	w.Now, w.Dice = world.Instant(at.UnixNano()), dice
-	k := p.host.NewWalk(w, &trace.Trace{})
+	return p.host.NewWalk(w, &trace.Trace{})
+}
+
+// put puts a question to the engine.
+func (p *pair) put(k *walk.Walk, q *kernel.Question) {
 	if q.Out {
 		p.host.Send(k, walk.Local{IP: slices.Clone(q.Packet), Socket: q.Socket, Mark: q.Mark,
 			UID: q.UID, GID: q.GID, Dev: p.dev(q.Dev), Transparent: q.Transparent})
-		return k
+		return
 	}
 	p.host.Receive(k, p.dev(q.In), slices.Clone(q.Frame))
+}
+
+// trial puts a question whose answer is forgotten.
+func (p *pair) trial(q *kernel.Question) *walk.Walk {
+	k := p.newWalk(time.Now(), &world.Dice{})
+	p.put(k, q)
 	return k
 }
 

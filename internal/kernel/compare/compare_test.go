@@ -53,7 +53,7 @@ func TestAgreement(t *testing.T) {
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
 	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP")}
 	for s := seed; s < seed+n; s++ {
-		o := gen.Options{Backend: kernel.Backend(1 + s%2)}
+		o := gen.Options{Backend: kernel.Backend(1 + s%2), Random: s%4 > 1}
 		if err := tally.Run(t.Context(), s, o, 40); err != nil {
 			t.Error(err)
 		}
@@ -89,6 +89,7 @@ func report(t *testing.T, tally *Tally) {
 	for _, key := range slices.Sorted(maps.Keys(tally.Unsupported)) {
 		t.Logf("unsupported %d times: %s", tally.Unsupported[key], key)
 	}
+	t.Logf("%d packets followed the kernel's dice", tally.Followed)
 	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
 		tally.Packets, tally.Agreed)
 }

@@ -197,10 +197,7 @@ func addDNAT(g *Gen, r *rule) string {
 	f := pick(g, g.host.ifaces)
 	to := one(g, pick(g, f.neighs[:3]), pick(g, f.neighs[:3]), g.within(pick(g, remotes())),
 		pick(g, g.host.own()))
-	flags := g.natFlags(true)
-	if flags == " --random-fully" {
-		flags = ""
-	}
+	flags := strings.Replace(g.natFlags(true), "--random-fully", "--random", 1)
 	return "-j DNAT --to-destination " + g.mapping(r, to) + flags
 }
 
