@@ -1,0 +1,168 @@
+package compare
+
+import (
+	"bytes"
+	"encoding/hex"
+	"slices"
+
+	"github.com/hookpath/hookpath/internal/kernel"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/trace"
+)
+
+// bits is a packet that somebody got: a device's frame, or what was delivered.
+type bits struct {
+	skb   int // of the engine, zero for the kernel's
+	dev   string
+	ip    int // where the IP header is
+	bytes []byte
+}
+
+func (b bits) text() string {
+	if b.dev == "" {
+		return hex.EncodeToString(b.bytes)
+	}
+	return b.dev + " " + hex.EncodeToString(b.bytes)
+}
+
+// mask knows which packets of a question have bytes that the kernel draws or its
+// sockets choose. All others are compared as they are.
+type mask struct {
+	// answers are the packets that the host made by itself.
+	answers map[int]bool
+	// socket is the kind of socket that sent the question, empty for one that arrived
+	// or has its own header.
+	socket string
+}
+
+func newMask(t *trace.Trace, q *kernel.Question) *mask {
+	m := &mask{answers: map[int]bool{}}
+	if q.Out && q.Socket != "raw" {
+		m.socket = q.Socket
+	}
+	for _, e := range t.Events {
+		if l, ok := e.(*trace.LocalOut); ok && l.Parent != 0 {
+			m.answers[l.SKB] = true
+		}
+	}
+	return m
+}
+
+// compare pairs the engine's packets with the kernel's. Empty for no difference.
+func (m *mask) compare(what string, got, want []bits) string {
+	left := slices.Clone(want)
+	for _, g := range got {
+		i := slices.IndexFunc(left, func(w bits) bool { return m.same(g, w) })
+		if i < 0 {
+			return what + " differ\n" + sideBySide(texts(got), texts(want))
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	if len(left) > 0 {
+		return what + " differ\n" + sideBySide(texts(got), texts(want))
+	}
+	return ""
+}
+
+func texts(list []bits) []string {
+	var out []string
+	for _, b := range list {
+		out = append(out, b.text())
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (m *mask) same(got, want bits) bool {
+	if got.dev != want.dev {
+		return false
+	}
+	g, w := bytes.Clone(got.bytes), bytes.Clone(want.bytes)
+	if m.answers[got.skb] {
+		hideID(g, got.ip)
+		hideID(w, want.ip)
+	}
+	if m.socket != "" {
+		g, w = hideSocket(g, got.ip, m.socket), hideSocket(w, want.ip, m.socket)
+	}
+	return bytes.Equal(g, w)
+}
+
+func isIP4(b []byte, at int) bool { return len(b) >= at+20 && b[at]>>4 == 4 }
+
+// hideID clears what the kernel draws for the ICMP packets that it makes: the IP id,
+// and with it the header's checksum. A reset's id is zero.
+//
+// Kernel: net/ipv4/route.c, __ip_select_ident.
+func hideID(b []byte, at int) {
+	if isIP4(b, at) && b[at+9] == packet.ICMP {
+		clear(b[at+4 : at+6])
+		clear(b[at+10 : at+12])
+	}
+}
+
+// hideSocket clears what a socket chooses: the IP id and DF; TCP's sequence, window and
+// options; and these in an ICMP error that quotes them.
+func hideSocket(b []byte, at int, sock string) []byte {
+	if !isIP4(b, at) {
+		return b
+	}
+	ip := b[at:]
+	n := int(ip[0]&0xf) * 4
+	ip[6] &^= 0x40
+	clear(ip[4:6])
+	clear(ip[10:12])
+	if sock == "tcp" && ip[9] == packet.TCP && len(ip) >= n+20 && ip[n+13]&4 == 0 {
+		clear(ip[n+4 : n+13])
+		clear(ip[n+14 : n+18])
+		clear(ip[2:4])
+		return b[:at+n+18]
+	}
+	if ip[9] == packet.ICMP && len(ip) >= n+28 && isError(ip[n]) {
+		clear(ip[n+2 : n+4])
+		clear(ip[2:4])
+		return hideSocket(b, at+n+8, sock)
+	}
+	return b
+}
+
+// isError tells the ICMP types that quote a packet.
+func isError(icmpType byte) bool {
+	return slices.Contains([]byte{3, 4, 5, 11, 12}, icmpType)
+}
+
+func (p *pair) frames(t *trace.Trace) []bits {
+	var out []bits
+	for i := range t.Outcomes {
+		if o := &t.Outcomes[i]; o.Result == trace.Transmitted {
+			out = append(out, bits{o.SKB, p.host.Links.Name(o.Dev), packet.EthernetLen, o.Frame})
+		}
+	}
+	return out
+}
+
+func kernelFrames(a *kernel.Answer) []bits {
+	var out []bits
+	for _, f := range a.Out {
+		out = append(out, bits{0, f.Dev, packet.EthernetLen, f.Bytes})
+	}
+	return out
+}
+
+func deliveries(t *trace.Trace) []bits {
+	var out []bits
+	for _, e := range t.Events {
+		if d, ok := e.(*trace.Deliver); ok {
+			out = append(out, bits{d.SKB, "", 0, d.Frame})
+		}
+	}
+	return out
+}
+
+func kernelDeliveries(a *kernel.Answer) []bits {
+	var out []bits
+	for _, d := range a.Delivered {
+		out = append(out, bits{0, "", 0, d})
+	}
+	return out
+}
