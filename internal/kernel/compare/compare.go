@@ -49,8 +49,8 @@ type pair struct {
 	flows   []string // of the kernel, after the last question
 	// followed counts the choices that the kernel's trace answered.
 	followed int
-	files   map[string][]byte
-	asked   []kernel.Question
+	files    map[string][]byte
+	asked    []kernel.Question
 }
 
 // Run compares one scenario of the seed. The error is the run's own.
