@@ -123,10 +123,16 @@ func (s *Socket) port() portKey {
 // All returns the sockets of the snapshot. It must not be changed.
 func (t *Table) All() []Socket { return t.base }
 
+// Kernel is the number of the kernel's own sockets, which send ICMP and TCP's resets.
+// No process has them open: they have no owner.
+//
+// Kernel: net/ipv4/icmp.c, icmp_sk_init; net/ipv4/tcp_ipv4.c, tcp_v4_init.
+const Kernel = ^uint32(0)
+
 // Get returns a socket by its number.
 func (t *Table) Get(w *world.World, id uint32) (Socket, bool) {
 	switch {
-	case id == 0:
+	case id == 0, id == Kernel:
 		return Socket{}, false
 	case int(id) <= len(t.base):
 		return t.base[id-1], true
@@ -203,6 +209,9 @@ func (t *Table) OwnedOn(w *world.World, proto uint8, uid, gid uint32, dev packet
 
 // Remove closes a socket.
 func (t *Table) Remove(w *world.World, id uint32) {
+	if id == 0 || id == Kernel {
+		return
+	}
 	if int(id) <= len(t.base) {
 		t.gone.In(w.State).Put(id, struct{}{})
 		return

@@ -4,6 +4,7 @@ import (
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/icmp"
 	"github.com/hookpath/hookpath/route"
+	"github.com/hookpath/hookpath/socket"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/xtables"
 )
@@ -97,6 +98,7 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 		return
 	}
 	k.begin(b, to)
+	k.p.Socket = socket.Kernel
 	// icmp_glue_bits attaches an error, and no other answer, to what it is about.
 	k.Conntrack.Answer(k.World, k.p, to)
 	k.send(d, to.SKB)
@@ -123,6 +125,7 @@ func (k *Walk) sendEchoReply() {
 		src = d.Source
 	}
 	k.begin(icmp.EchoReply(to.IP(), src, k.defaultTTL()), to)
+	k.p.Socket = socket.Kernel
 	k.send(d, to.SKB)
 }
 
@@ -146,5 +149,6 @@ func (k *Walk) sendTCPReset() {
 		return
 	}
 	k.begin(b, to)
+	k.p.Socket = socket.Kernel
 	k.send(d, to.SKB)
 }

@@ -67,7 +67,8 @@ func (k *Walk) transmitted(parent int) {
 
 const loopback packet.Dev = 1
 
-// loop hands the packet back over lo. It keeps its connection and its route.
+// loop hands the packet back over lo. It keeps its connection and its route, but not
+// its socket.
 //
 // Kernel: drivers/net/loopback.c, loopback_xmit.
 func (k *Walk) loop() {
@@ -75,5 +76,6 @@ func (k *Walk) loop() {
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})
 	}
+	k.p.Socket = 0
 	k.queue = append(k.queue, queued{dev: loopback, p: k.p, dst: k.dst, hasDst: k.hasDst})
 }

@@ -41,7 +41,7 @@ func number(t *testing.T, name string, def uint64) uint64 {
 }
 
 // maxTold bounds the disagreements that are printed in full.
-const maxTold = 10
+const maxTold = 40
 
 // TestAgreement draws scenarios from a fresh seed and holds the engine against the
 // kernel. HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many scenarios,
