@@ -149,11 +149,10 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 	g.Learn(a)
 	t.Packets++
 	t.Cover.Add(p.save, a.Steps)
-	diff := p.settle(&q, &a)
-	p.flows = a.Flows
+	k, diff := p.settle(&q, &a)
 	p.asked = append(p.asked, q)
-	if diff != "" {
-		t.Diffs = append(t.Diffs, diff)
+	if diff != nil {
+		t.Diffs = append(t.Diffs, p.story(k, &q, &a, diff))
 		return false, p.keep(t.Keep)
 	}
 	t.Agreed++
@@ -168,9 +167,12 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 const maxBranches = 64
 
 // settle looks for the answers of the dice under which the engine does what the
-// kernel did, and keeps that memory. It returns the first difference otherwise.
-func (p *pair) settle(q *kernel.Question, a *kernel.Answer) string {
-	first := ""
+// kernel did, keeps that memory, and returns that walk. Otherwise it returns the most
+// probable walk and how it differs.
+func (p *pair) settle(q *kernel.Question, a *kernel.Answer) (*walk.Walk, *Diff) {
+	defer func() { p.flows = a.Flows }()
+	var first *walk.Walk
+	var firstDiff *Diff
 	forced := []int{}
 	for n := 0; n < maxBranches && forced != nil; n++ {
 		for _, drawn := range p.drawn(a) {
@@ -179,18 +181,18 @@ func (p *pair) settle(q *kernel.Question, a *kernel.Answer) string {
 			f := p.follow(k, a)
 			p.put(k, q)
 			diff := p.differ(k, q, a)
-			if diff == "" {
+			if diff == nil {
 				p.state = k.World.State
 				p.followed += f.followed
-				return ""
+				return k, nil
 			}
-			if first == "" {
-				first = p.story(k, q, a, diff)
+			if first == nil {
+				first, firstDiff = k, diff
 			}
 			forced = next(dice.Taken, forced)
 		}
 	}
-	return first
+	return first, firstDiff
 }
 
 // next is the next way through the tree of choices, depth first; nil when all were gone.

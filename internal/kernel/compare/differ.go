@@ -14,29 +14,26 @@ import (
 	"github.com/hookpath/hookpath/xtables"
 )
 
-// differ says what the engine did otherwise than the kernel, empty for nothing.
-func (p *pair) differ(k *walk.Walk, q *kernel.Question, a *kernel.Answer) string {
+// differ says what the engine did otherwise than the kernel, nil for nothing.
+func (p *pair) differ(k *walk.Walk, q *kernel.Question, a *kernel.Answer) *Diff {
 	if k.Err != nil {
-		return "engine: " + k.Err.Error()
+		return &Diff{What: "engine", Engine: k.Err.Error()}
 	}
 	got, want := p.steps(k.Trace), p.kernelSteps(a.Steps)
-	if want = agree(got, want); !slices.Equal(got, want) {
-		return "rules differ\n" + sideBySide(got, want)
-	}
-	m := newMask(k.Trace, q)
-	if d := m.compare("frames", p.frames(k.Trace), kernelFrames(a)); d != "" {
+	if d := newDiff("rules", got, agree(got, want)); d != nil {
 		return d
 	}
-	if d := m.compare("deliveries", deliveries(k.Trace), kernelDeliveries(a)); d != "" {
+	m := newMask(k.Trace, q)
+	if d := m.compare("frames", p.frames(k.Trace), kernelFrames(a)); d != nil {
+		return d
+	}
+	if d := m.compare("deliveries", deliveries(k.Trace), kernelDeliveries(a)); d != nil {
 		return d
 	}
 	got, want = p.connections(k), slices.Clone(a.Flows)
 	slices.Sort(got)
 	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		return "connections differ\n" + sideBySide(got, want)
-	}
-	return ""
+	return newDiff("connections", got, want)
 }
 
 // agree takes the engine's verdict into steps for which legacy rules tell none: those
@@ -50,26 +47,6 @@ func agree(got, want []string) []string {
 		}
 	}
 	return want
-}
-
-func sideBySide(got, want []string) string {
-	var b strings.Builder
-	for i := range max(len(got), len(want)) {
-		g, w := "(nothing)", "(nothing)"
-		if i < len(got) {
-			g = got[i]
-		}
-		if i < len(want) {
-			w = want[i]
-		}
-		if g != w {
-			fmt.Fprintf(&b, "  first difference, line %d\n  engine %s\n  kernel %s\n", i+1, g, w)
-			break
-		}
-	}
-	fmt.Fprintf(&b, "  engine, all:\n    %s\n  kernel, all:\n    %s\n",
-		strings.Join(got, "\n    "), strings.Join(want, "\n    "))
-	return b.String()
 }
 
 // kernelSteps are the kernel's trace. That a match dropped the packet is traced by
@@ -169,7 +146,7 @@ func (p *pair) connections(k *walk.Walk) []string {
 }
 
 // story is a disagreement with all that repeats it.
-func (p *pair) story(k *walk.Walk, q *kernel.Question, a *kernel.Answer, diff string) string {
+func (p *pair) story(k *walk.Walk, q *kernel.Question, a *kernel.Answer, diff *Diff) string {
 	how := "arrives on " + q.In
 	if q.Out {
 		how = fmt.Sprintf("is sent by a %s socket (uid %d, mark %#x)", q.Socket, q.UID, q.Mark)

@@ -48,20 +48,23 @@ func newMask(t *trace.Trace, q *kernel.Question) *mask {
 	return m
 }
 
-// compare pairs the engine's packets with the kernel's. Empty for no difference.
-func (m *mask) compare(what string, got, want []bits) string {
+// compare pairs the engine's packets with the kernel's. Nil for no difference.
+func (m *mask) compare(what string, got, want []bits) *Diff {
 	left := slices.Clone(want)
+	var odd []bits // of the engine, those that the kernel did not make
 	for _, g := range got {
 		i := slices.IndexFunc(left, func(w bits) bool { return m.same(g, w) })
 		if i < 0 {
-			return what + " differ\n" + sideBySide(texts(got), texts(want))
+			odd = append(odd, g)
+			continue
 		}
 		left = slices.Delete(left, i, i+1)
 	}
-	if len(left) > 0 {
-		return what + " differ\n" + sideBySide(texts(got), texts(want))
+	d := newDiff(what, texts(odd), texts(left))
+	if d != nil {
+		d.Engines, d.Kernels = texts(got), texts(want)
 	}
-	return ""
+	return d
 }
 
 func texts(list []bits) []string {
