@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hookpath/hookpath/explore"
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/socket"
@@ -25,8 +26,8 @@ type Answer struct {
 	Assumed  []string
 	Chosen   []string // what the sentence left out and was chosen
 	Branches []Branch // by falling probability
-	// Cut is the probability of branches that were not walked.
-	Cut float64
+	// Cut is what was not walked.
+	Cut explore.Cut
 }
 
 // Branch is one way that things can go.
@@ -210,7 +211,11 @@ func socketWords(s *socket.Socket) string {
 
 // choiceKey names a choice.
 func choiceKey(k world.Key) string {
-	return fmt.Sprintf("%s:%d:%d", k.What, k.A, k.B)
+	text := fmt.Sprintf("%s:%d:%d", k.What, k.A, k.B)
+	if k.Host != 0 {
+		text += fmt.Sprintf("@%d", k.Host)
+	}
+	return text
 }
 
 // choiceValue says what an alternative stands for.

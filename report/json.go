@@ -21,6 +21,7 @@ type (
 		Assumptions []string     `json:"assumptions"`
 		Branches    []jsonBranch `json:"branches"`
 		Cut         float64      `json:"cut,omitempty"`
+		CutWays     int          `json:"cut_ways,omitempty"`
 	}
 	jsonBranch struct {
 		Probability float64       `json:"probability"`
@@ -183,7 +184,7 @@ type (
 
 // JSON returns an answer as one line of JSON, without the line's end.
 func (a *Answer) JSON() ([]byte, error) {
-	out := jsonAnswer{Schema: Schema, ID: a.ID, Assumptions: unique(a.Assumed), Cut: a.Cut,
+	out := jsonAnswer{Schema: Schema, ID: a.ID, Assumptions: unique(a.Assumed), Cut: a.Cut.Prob, CutWays: a.Cut.Ways,
 		Branches: make([]jsonBranch, len(a.Branches))}
 	for i := range a.Branches {
 		out.Branches[i] = a.Branches[i].json()
@@ -243,8 +244,9 @@ func (b *Branch) dependsOn() []string {
 
 func choiceJSON(t *world.Taken) jsonChoice {
 	c := jsonChoice{What: t.Key.What.String(), Key: choiceKey(t.Key), Taken: t.Index}
+	share := t.Shares()
 	for i := range t.N {
-		c.Alternatives = append(c.Alternatives, jsonAlt{choiceValue(&t.Choice, i), t.Prob(i)})
+		c.Alternatives = append(c.Alternatives, jsonAlt{choiceValue(&t.Choice, i), share(i)})
 	}
 	return c
 }

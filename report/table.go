@@ -125,8 +125,9 @@ func (p *page) tail(a *Answer) {
 		if len(a.Branches) > 1 {
 			text += fmt.Sprintf("; %d ways", len(a.Branches))
 		}
-		if a.Cut > 0 {
-			text += fmt.Sprintf("; %.2g %% of the cases were not walked", 100*a.Cut)
+		if a.Cut.Ways > 0 {
+			text += fmt.Sprintf("; at least %s more not walked, %.2g %% of the cases",
+				plural(a.Cut.Ways, "way"), 100*a.Cut.Prob)
 		}
 		p.wrap("coverage:   ", 12, text)
 	}

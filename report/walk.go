@@ -97,6 +97,7 @@ func (t *teller) event(s *Step) {
 		t.conntrack(e)
 	case *trace.NAT:
 		t.nat(e)
+	case *trace.Choice: // the fork of the ways tells it
 	default:
 		t.flush()
 		t.decision(s)
@@ -337,8 +338,6 @@ func (t *teller) decision(s *Step) {
 		t.add("delivery", "", "%s", to)
 	case *trace.Route:
 		t.route(e)
-	case *trace.Choice:
-		t.add("choice", "", "%s: %s", e.Key.What, choiceValue(&e.Taken.Choice, e.Index))
 	case *trace.Neigh:
 		if !e.Found {
 			t.add("neighbour", "", "%s on %s: no MAC address", e.Addr, t.n.dev(e.Dev))

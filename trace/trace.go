@@ -4,6 +4,9 @@
 package trace
 
 import (
+	"reflect"
+	"slices"
+
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/world"
@@ -70,6 +73,26 @@ func (t *Trace) Add(p *packet.Packet, e Event) {
 func (t *Trace) Changed(p *packet.Packet, e Event) {
 	e.Base().Packet = SnapOf(p)
 	t.Add(p, e)
+}
+
+// Alike tells whether two walks took the same way: the same events and outcomes, apart
+// from what the dice were asked.
+func (t *Trace) Alike(o *Trace) bool {
+	if len(t.Outcomes) != len(o.Outcomes) || !reflect.DeepEqual(t.Outcomes, o.Outcomes) {
+		return false
+	}
+	return slices.EqualFunc(withoutChoices(t.Events), withoutChoices(o.Events),
+		func(a, b Event) bool { return reflect.DeepEqual(a, b) })
+}
+
+func withoutChoices(events []Event) []Event {
+	var out []Event
+	for _, e := range events {
+		if _, ok := e.(*Choice); !ok {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // Notes returns where depends-on bits are noted, nil for a nil trace.

@@ -25,6 +25,7 @@ type Walk struct {
 
 	env   xtables.Env
 	queue []queued
+	first int // the number of the first packet, zero for the next one
 	skbs  int
 	steps int
 	// dst is the routing decision that the present packet carries (skb_dst).
@@ -50,7 +51,27 @@ func (h *Host) NewWalk(w *world.World, tr *trace.Trace) *Walk {
 	k := &Walk{Host: h, World: w, Trace: tr}
 	k.env = xtables.Env{Rooms: &h.Rooms, World: w, Trace: tr, Mover: k, Family: trace.IPv4,
 		Narrow: k.narrow}
+	if tr != nil && w.Dice != nil {
+		w.Dice.Watch = k.chose
+	}
 	return k
+}
+
+// Number lets the walk go on with the numbers of another one that its packets come
+// from: the first packet is the other's first, zero for a new one, and last is the
+// highest number there.
+func (k *Walk) Number(first, last int) { k.first, k.skbs = first, last }
+
+// Numbered is the highest number that a packet has.
+func (k *Walk) Numbered() int { return k.skbs }
+
+// chose records an answer of the dice.
+func (k *Walk) chose(t *world.Taken) {
+	e := &trace.Choice{Taken: *t}
+	if k.p != nil {
+		e.SKB = k.p.SKB
+	}
+	k.Trace.Events = append(k.Trace.Events, e)
 }
 
 // Unknown says that a field lies outside of what the question tells: a test on it
@@ -81,6 +102,10 @@ func (k *Walk) restore(s saved) {
 
 // number gives a packet the next number of the trace.
 func (k *Walk) number(p *packet.Packet) {
+	if k.first != 0 {
+		p.SKB, k.first = k.first, 0
+		return
+	}
 	k.skbs++
 	p.SKB = k.skbs
 }

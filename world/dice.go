@@ -24,9 +24,11 @@ func (w What) String() string {
 }
 
 // Key names a choice on a path: the same key gives the same answer again. A and B
-// mean what the room that asks likes, say a rule's number and a hash.
+// mean what the room that asks likes, say a rule's number and a hash. Host is filled in
+// by the dice.
 type Key struct {
 	What What
+	Host int
 	A, B uint64
 }
 
@@ -45,19 +47,17 @@ type Taken struct {
 	Index int
 }
 
-// Prob is the probability of alternative i.
-func (c *Choice) Prob(i int) float64 {
-	if c.Weights == nil {
-		return 1 / float64(c.N)
-	}
+// Shares returns the probability of each alternative. Where no weight is above zero,
+// all weigh the same.
+func (c *Choice) Shares() func(i int) float64 {
 	var sum float64
 	for _, w := range c.Weights {
 		sum += float64(w)
 	}
 	if sum == 0 {
-		return 0
+		return func(int) float64 { return 1 / float64(c.N) }
 	}
-	return float64(c.Weights[i]) / sum
+	return func(i int) float64 { return float64(c.Weights[i]) / sum }
 }
 
 // Best is the most probable alternative, the first of equals.
@@ -81,7 +81,12 @@ type Dice struct {
 	Drawn []uint16
 	// Oracle, when set, is asked before anything else: it knows what a kernel did.
 	Oracle func(*Choice) (int, bool)
-	Taken  []Taken
+	// Host is the host that asks, where several share the dice: the same key on
+	// another host is another choice.
+	Host  int
+	Taken []Taken
+	// Watch, when set, is told of each choice that is made.
+	Watch func(*Taken)
 
 	known map[Key]int
 }
@@ -94,6 +99,7 @@ func (d *Dice) Take(c Choice) int {
 	if d.Rand != nil {
 		return d.roll(&c)
 	}
+	c.Key.Host = d.Host
 	if i, ok := d.known[c.Key]; ok {
 		return i
 	}
@@ -116,6 +122,9 @@ func (d *Dice) answer(c *Choice) int {
 		i = min(max(d.Forced[n], 0), c.N-1)
 	}
 	d.Taken = append(d.Taken, Taken{*c, i})
+	if d.Watch != nil {
+		d.Watch(&d.Taken[len(d.Taken)-1])
+	}
 	return i
 }
 

@@ -1,6 +1,9 @@
 package world
 
-import "maps"
+import (
+	"maps"
+	"reflect"
+)
 
 // A Cell is one part of a host's memory: a table, an array, a variable. Fork
 // returns a writable copy in constant time; the receiver is frozen by it and must
@@ -83,6 +86,27 @@ func (st *State) frozen(n int) Cell {
 		}
 	}
 	return st.root[n]
+}
+
+// Same tells whether two forks of one memory hold the same. It may say no of
+// states that only differ in how they came about.
+func (st *State) Same(o *State) bool {
+	all := maps.Clone(st.forked)
+	maps.Copy(all, o.forked)
+	for n := range all {
+		if !reflect.DeepEqual(st.writable(n), o.writable(n)) {
+			return false
+		}
+	}
+	return true
+}
+
+// writable is a cell as cell returns it, without keeping it.
+func (st *State) writable(n int) Cell {
+	if c, ok := st.forked[n]; ok {
+		return c
+	}
+	return st.frozen(n).Fork()
 }
 
 // maxDepth is how many forks of a state may lie on one another.

@@ -99,3 +99,32 @@ func TestLongChain(t *testing.T) {
 		t.Errorf("%d entries, want 20000", got)
 	}
 }
+
+// TestSame compares what two forks of one memory hold, however they came about.
+func TestSame(t *testing.T) {
+	var s Schema
+	slot := Add(&s, NewTable[int, int])
+	word := Add(&s, func() *Var[int] { return &Var[int]{} })
+	base := s.NewState()
+	slot.In(base).Put(1, 10)
+	for _, c := range []struct {
+		name string
+		a, b func(*State)
+		want bool
+	}{
+		{"nothing", func(*State) {}, func(*State) {}, true},
+		{"read by one", func(s *State) { slot.In(s) }, func(*State) {}, true},
+		{"the same written", func(s *State) { slot.In(s).Put(2, 3) },
+			func(s *State) { slot.In(s).Put(2, 3) }, true},
+		{"other values", func(s *State) { slot.In(s).Put(2, 3) },
+			func(s *State) { slot.In(s).Put(2, 4) }, false},
+		{"written by one", func(s *State) { word.In(s).V = 7 }, func(*State) {}, false},
+	} {
+		a, b := base.Fork(), base.Fork()
+		c.a(a)
+		c.b(b)
+		if a.Same(b) != c.want || b.Same(a) != c.want {
+			t.Errorf("%s: want %v", c.name, c.want)
+		}
+	}
+}

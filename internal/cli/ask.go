@@ -3,8 +3,10 @@ package cli
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sort"
 
+	"github.com/hookpath/hookpath/explore"
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/report"
@@ -27,24 +29,48 @@ func (l *lab) ask(q *question, from states) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	journeys := map[*trace.Trace]*journey{}
-	branches, cut := explore(a.host(), func(k *walk.Walk) {
-		j := &journey{l: l, from: from, now: a.now, legs: map[*node]*world.World{a.n: k.World}}
-		journeys[k.Trace] = j
-		j.first(a, k)
-	}, options{State: from[a.n.Name], Now: a.now, Drawn: q.Drawn, Skips: q.skips})
+	h := a.host()
+	branches, cut := explore.All(func(dice *world.Dice) *journey {
+		j := &journey{l: l, from: from, now: a.now, dice: dice, legs: map[*node]*world.World{}}
+		j.first(a, h)
+		return j
+	}, (*journey).join, explore.Options{Drawn: q.Drawn})
 	out := &answer{}
 	out.ID, out.Cut = q.ID, cut
-	for _, b := range branches {
-		j := journeys[b.Trace]
+	for i := range branches {
+		j := branches[i].Result
 		if j.err != nil {
 			return nil, j.err
 		}
-		out.Branches = append(out.Branches, j.branch(b))
+		out.Branches = append(out.Branches, j.branch(&branches[i]))
 		out.after = append(out.after, from.with(j.states()))
 		out.Assumed = append(out.Assumed, j.assumed()...)
 	}
 	return out, nil
+}
+
+// join takes another way into j, if it went the same way and left the same behind.
+func (j *journey) join(o *journey) bool {
+	if j.err != nil || o.err != nil || len(j.traces) != len(o.traces) || len(j.legs) != len(o.legs) {
+		return false
+	}
+	for i := range j.traces {
+		if a, b := j.traces[i], o.traces[i]; a.n != b.n || a.reply != b.reply || !a.tr.Alike(b.tr) {
+			return false
+		}
+	}
+	for n, w := range j.legs {
+		if v := o.legs[n]; v == nil || !w.State.Same(v.State) {
+			return false
+		}
+	}
+	for i := range j.traces {
+		d := &j.traces[i].tr.Deps
+		for id := range d {
+			d[id] = d[id].Or(o.traces[i].tr.Deps[id])
+		}
+	}
+	return true
 }
 
 // host is the host with what the question says of open routes.
@@ -118,8 +144,8 @@ type journey struct {
 	l        *lab
 	from     states
 	now      world.Instant
+	dice     *world.Dice
 	legs     map[*node]*world.World
-	order    []*node
 	traces   []leg
 	outcomes []report.Outcome
 	queue    []hop
@@ -149,25 +175,33 @@ type hop struct {
 const maxHops = 64
 
 // first walks the question's packet on its host, and then what leaves by cables.
-func (j *journey) first(a *asked, k *walk.Walk) {
+func (j *journey) first(a *asked, h *walk.Host) {
+	k := j.walk(a.n, h, a.skips)
 	a.open(k)
 	if j.err = a.establish(k); j.err != nil {
 		return
 	}
 	if a.Out {
-		k.Host.Send(k, a.local)
+		h.Send(k, a.local)
 	} else {
-		k.Host.Receive(k, a.in, a.bytes)
+		h.Receive(k, a.in, a.bytes)
 	}
-	j.done(a.n, k, 0, false)
-	j.run()
+	j.done(a.n, k, false)
+	j.run(a.skips)
 	if a.Reply && j.err == nil {
 		j.answer(a)
 	}
 }
 
+// walk begins a leg on a host. Its packets have numbers of their own.
+func (j *journey) walk(n *node, h *walk.Host, skips bool) *walk.Walk {
+	k := h.NewWalk(j.world(n), &trace.Trace{Skips: skips})
+	k.Number(0, j.skbs)
+	return k
+}
+
 // run follows the cables.
-func (j *journey) run() {
+func (j *journey) run(skips bool) {
 	for n := 0; len(j.queue) > 0 && j.err == nil; n++ {
 		h := j.queue[0]
 		j.queue = j.queue[1:]
@@ -176,34 +210,33 @@ func (j *journey) run() {
 				Result: trace.Dropped, SKB: h.skb, Reason: "NOT_SPECIFIED", Why: "loop"}})
 			continue
 		}
-		k := h.n.NewWalk(j.world(h.n), &trace.Trace{})
+		k := j.walk(h.n, h.n.Host, skips)
+		k.Number(h.skb, j.skbs)
 		h.n.Receive(k, h.dev, h.frame)
-		j.done(h.n, k, h.skb, h.reply)
+		j.done(h.n, k, h.reply)
 	}
 }
 
-// world is the memory of a host on this journey.
+// world is the memory of a host on this journey. All hosts share the dice.
 func (j *journey) world(n *node) *world.World {
 	w := j.legs[n]
 	if w == nil {
 		w = n.NewWorld(j.from[n.Name].Fork())
-		w.Now = j.now
-		for _, first := range j.legs {
-			w.Dice = first.Dice
-		}
+		w.Now, w.Dice = j.now, j.dice
 		j.legs[n] = w
 	}
+	j.dice.Host = slices.Index(j.l.nodes, n)
 	return w
 }
 
-// done takes over what a walk recorded. skb is the number that its first packet had
-// on the hosts before, zero for a new one.
-func (j *journey) done(n *node, k *walk.Walk, skb int, reply bool) {
+// done takes over what a walk recorded.
+func (j *journey) done(n *node, k *walk.Walk, reply bool) {
 	if j.err == nil {
 		j.err = k.Err
 	}
 	t := k.Trace
-	j.renumber(t, skb)
+	j.skbs = k.Numbered()
+	ownRoutes(t.Events)
 	j.traces = append(j.traces, leg{n, t, reply})
 	for i := range t.Outcomes {
 		o := t.Outcomes[i]
@@ -222,41 +255,13 @@ func (j *journey) done(n *node, k *walk.Walk, skb int, reply bool) {
 	}
 }
 
-// renumber gives the packets of one walk the numbers that they have on the journey.
-func (j *journey) renumber(t *trace.Trace, first int) {
-	known := map[int]int{}
-	if first != 0 {
-		known[1] = first
-	}
-	number := func(n *int) {
-		if *n == 0 {
-			return
-		}
-		if _, ok := known[*n]; !ok {
-			j.skbs++
-			known[*n] = j.skbs
-		}
-		*n = known[*n]
-	}
-	ownRoutes(t.Events)
-	for _, e := range t.Events {
-		number(&e.Base().SKB)
-		switch e := e.(type) {
-		case *trace.Receive:
-			number(&e.Parent)
-		case *trace.LocalOut:
-			number(&e.Parent)
-		}
-	}
-	for i := range t.Outcomes {
-		number(&t.Outcomes[i].SKB)
-	}
-}
-
 // ownRoutes gives routing decisions that were made without a packet at hand to the
 // packet that they were made for: the local one that follows, else the one before.
 func ownRoutes(events []trace.Event) {
-	last := 1
+	last := 0
+	if e := nextOwned(events); e != nil {
+		last = e.Base().SKB
+	}
 	for i, e := range events {
 		if h := e.Base(); h.SKB == 0 {
 			h.SKB = last
@@ -316,7 +321,7 @@ func (j *journey) hosts() []*node {
 }
 
 // branch turns the journey into a report.
-func (j *journey) branch(b exploreBranch) report.Branch {
+func (j *journey) branch(b *explore.Branch[*journey]) report.Branch {
 	out := report.Branch{Prob: b.Prob, Taken: b.Taken, Outcomes: j.outcomes, Reply: j.replySKB}
 	sort.SliceStable(out.Outcomes, func(i, k int) bool {
 		return out.Outcomes[i].SKB < out.Outcomes[k].SKB
@@ -346,9 +351,17 @@ func (j *journey) branch(b exploreBranch) report.Branch {
 		out.Tried += l.tr.Tried
 		out.Matched += l.tr.Matched
 		for _, e := range l.tr.Events {
+			if c, ok := e.(*trace.Choice); ok && !decided(b.Taken, c.Key) {
+				continue
+			}
 			out.Steps = append(out.Steps, report.Step{Host: l.n.Host, World: j.legs[l.n],
 				Reply: l.reply, Event: e})
 		}
 	}
 	return out
+}
+
+// decided tells whether a choice made a difference.
+func decided(taken []world.Taken, k world.Key) bool {
+	return slices.ContainsFunc(taken, func(t world.Taken) bool { return t.Key == k })
 }

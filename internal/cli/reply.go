@@ -32,7 +32,7 @@ func (j *journey) answer(a *asked) {
 	if back == nil || n == nil || o.Result == trace.Delivered && o.Socket == 0 {
 		return
 	}
-	k := n.NewWalk(j.world(n), &trace.Trace{Skips: a.skips})
+	k := j.walk(n, n.Host, a.skips)
 	if o.Result == trace.Delivered {
 		n.Send(k, walk.Local{IP: back})
 	} else {
@@ -40,9 +40,9 @@ func (j *journey) answer(a *asked) {
 		n.Receive(k, o.Dev, packet.Frame(packet.MAC(f[6:12]), packet.MAC(f[:6]), back))
 	}
 	before := j.skbs
-	j.done(n, k, 0, true)
+	j.done(n, k, true)
 	j.replySKB = before + 1
-	j.run()
+	j.run(a.skips)
 }
 
 func (j *journey) outcome(skb int) *report.Outcome {
