@@ -123,6 +123,8 @@ type Meta struct {
 	// FragMax is IPCB(skb)->frag_max_size: the largest fragment of a reassembled
 	// packet, zero when it was whole.
 	FragMax uint16
+	// Options are the IPv4 options as this host understood them.
+	Options IPOptions
 	// Pieces are the payload sizes of the fragments that the packet was put together
 	// from (the frag_list), nil when it was whole. They are not written in place.
 	Pieces []uint16

@@ -151,6 +151,9 @@ var whyTexts = map[trace.Why]string{
 	"arp":                 "it is ARP: the host learns or answers",
 	"source-not-local":    "its source is not an address of this host",
 	"loop":                "it goes in circles",
+	"bad-ip-option":       "one of its IP options is broken",
+	"source-route-off":    "it carries a source route, and accept_source_route is off",
+	"source-route-failed": "its source route can't be followed",
 }
 
 // packetText is a frame or an IP packet in one line: "10.0.0.5:40000 > 10.0.0.1:80 tcp

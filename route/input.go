@@ -84,7 +84,14 @@ func (f *FIB) arrivalKey(a *Arrival) pathKey {
 //
 // Kernel: net/ipv4/route.c, ip_route_input_noref.
 func (f *FIB) Input(w *world.World, tr *trace.Trace, p *packet.Packet) Decision {
+	return f.InputTo(w, tr, p, p.Dst())
+}
+
+// InputTo is Input for the next address of the packet's source route.
+func (f *FIB) InputTo(w *world.World, tr *trace.Trace, p *packet.Packet,
+	next packet.Addr) Decision {
 	a := ArrivalOf(p)
+	a.Dst = next
 	rec := newRecord(w, tr)
 	d := f.arrive(rec, &a)
 	rec.event(p, &d, true)

@@ -74,7 +74,11 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	if !icmp.MayAnswer(to, typ) || k.toMany() || len(to.IP()) < 20 {
 		return
 	}
-	f := &route.Flow{Dst: to.Src(), TOS: icmp.TOS(to.TOS()), Proto: packet.ICMP,
+	echo, ok := to.Echo(optionHost{k}.IsUnicast)
+	if !ok {
+		return
+	}
+	f := &route.Flow{Dst: firstHop(&echo, to.Src()), TOS: icmp.TOS(to.TOS()), Proto: packet.ICMP,
 		SPort: uint16(typ), DPort: uint16(code)}
 	switch {
 	case k.hasDst && k.dst.Kind == trace.Local && k.dst.Err == 0:
@@ -89,11 +93,19 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	if d.Err != 0 {
 		return
 	}
+	if !k.mayLimited(typ, code, to.In, d.Out, f.Dst) {
+		return
+	}
 	src := f.Src
 	if src.IsAny() {
 		src = d.Source
 	}
-	b := icmp.Error(to.IP(), src, typ, code, info, k.mtuOf(&d), k.defaultTTL())
+	if src.IsAny() {
+		src = packet.V4(dummy)
+	}
+	ans := icmp.Answer{Src: src, TTL: k.defaultTTL(), MTU: k.mtuOf(&d), Options: echo,
+		Clock: optionHost{k}.Milliseconds()}
+	b := ans.Error(to.IP(), icmp.Message{Type: typ, Code: code, Info: info})
 	if b == nil {
 		return
 	}
@@ -104,15 +116,30 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	k.send(d, to.SKB)
 }
 
+// dummy is 192.0.0.8, the source of an error by a host without addresses.
+//
+// Kernel: include/uapi/linux/in.h, INADDR_DUMMY.
+const dummy = 0xc0000008
+
+// firstHop is where an answer to a sender is routed to.
+func firstHop(e *packet.Echo, sender packet.Addr) packet.Addr {
+	if e.FirstHop.IsZero() {
+		return sender
+	}
+	return e.FirstHop
+}
+
 // sendEchoReply answers an echo request.
 //
 // Kernel: net/ipv4/icmp.c, icmp_reply.
 func (k *Walk) sendEchoReply() {
 	to := k.p
-	f := &route.Flow{Dst: to.Src(), Src: to.Dst(), TOS: to.TOS(), Proto: packet.ICMP}
-	if k.toMany() {
-		f.Src = packet.Addr{}
+	echo, ok := to.Echo(optionHost{k}.IsUnicast)
+	if !ok {
+		return
 	}
+	f := &route.Flow{Dst: firstHop(&echo, to.Src()), Src: k.Routes.SpecDst(to, k.dst.Kind),
+		TOS: to.TOS(), Proto: packet.ICMP}
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
 		f.Mark = to.Mark
 	}
@@ -120,11 +147,9 @@ func (k *Walk) sendEchoReply() {
 	if d.Err != 0 {
 		return
 	}
-	src := f.Src
-	if src.IsAny() {
-		src = d.Source
-	}
-	k.begin(icmp.EchoReply(to.IP(), src, k.defaultTTL()), to)
+	ans := icmp.Answer{Src: d.Source, TTL: k.defaultTTL(), Options: echo,
+		Clock: optionHost{k}.Milliseconds()}
+	k.begin(ans.EchoReply(to.IP()), to)
 	k.p.Socket = socket.Kernel
 	k.send(d, to.SKB)
 }
@@ -134,12 +159,15 @@ func (k *Walk) sendEchoReply() {
 // Kernel: net/ipv4/tcp_ipv4.c, tcp_v4_send_reset.
 func (k *Walk) sendTCPReset() {
 	to := k.p
-	b, ok := icmp.SocketReset(to.IP(), k.defaultTTL(), !k.Kernel.Before(6, 7))
-	if !ok {
+	echo, ok := to.Echo(optionHost{k}.IsUnicast)
+	ans := icmp.Answer{Src: to.Dst(), TTL: k.defaultTTL(), Options: echo,
+		Clock: optionHost{k}.Milliseconds()}
+	b, sent := ans.SocketReset(to.IP(), !k.Kernel.Before(6, 7))
+	if !ok || !sent {
 		return
 	}
 	sport, dport, _ := to.Ports()
-	f := &route.Flow{Dst: to.Src(), Src: to.Dst(), TOS: to.TOS(), Proto: packet.TCP,
+	f := &route.Flow{Dst: firstHop(&echo, to.Src()), Src: to.Dst(), TOS: to.TOS(), Proto: packet.TCP,
 		SPort: dport, DPort: sport}
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
 		f.Mark = to.Mark

@@ -19,6 +19,12 @@ func (k *Walk) forward() {
 		k.drop("IP_INHDR", "ttl")
 		return
 	}
+	if k.p.Options.Strict && !k.dst.Gateway.IsZero() {
+		const sourceRouteFailed = 5
+		k.nested(func() { k.sendICMP(3, sourceRouteFailed, 0) })
+		k.drop("NOT_SPECIFIED", "source-route-failed")
+		return
+	}
 	k.p.Flags |= packet.Forwarded
 	if frag.Exceeds(k.p, k.mtu()) {
 		k.nested(func() { k.sendICMP(3, 4, uint32(k.mtu())) })
@@ -26,7 +32,7 @@ func (k *Walk) forward() {
 		return
 	}
 	k.p.SetTTL(k.p.TTL() - 1)
-	if k.dst.DoRedirect {
+	if k.dst.DoRedirect && k.p.Options.SourceRoute == 0 {
 		k.nested(k.sendRedirect)
 	}
 	k.p.Priority = priorityOfTOS(k.p.TOS())
@@ -34,6 +40,7 @@ func (k *Walk) forward() {
 	if k.runHook(trace.Forward, lowest) != trace.Accept {
 		return
 	}
+	k.forwardOptions()
 	k.postrouting()
 }
 

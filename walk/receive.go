@@ -4,10 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
-	"github.com/hookpath/hookpath/packet/icmp"
 	"github.com/hookpath/hookpath/trace"
 )
 
@@ -29,6 +27,7 @@ func (h *Host) Receive(k *Walk, dev packet.Dev, frame []byte) {
 func (k *Walk) receive(dev packet.Dev, p *packet.Packet) {
 	k.p = p
 	p.In, p.Out, p.PhysIn, p.PhysOut = dev, 0, 0, 0
+	p.Options = packet.IPOptions{}
 	l := k.Links.ByIndex(dev)
 	if l == nil {
 		k.Err = fmt.Errorf("host %s has no interface with index %d", k.Name, dev)
@@ -102,10 +101,6 @@ func (k *Walk) receiveIP(l *link.Link) {
 		return
 	}
 	k.p.FindTransport()
-	if name := actedOn(k.p); name != "" {
-		k.Err = &link.UnsupportedError{What: "IP option " + name}
-		return
-	}
 	if !l.HasIP() {
 		k.drop("IP_INADDRERRORS", "no-ip-on-device")
 		return
@@ -114,17 +109,6 @@ func (k *Walk) receiveIP(l *link.Link) {
 		return
 	}
 	k.routeInput()
-}
-
-// actedOn names an IP option that a host would act on and the walk does not.
-//
-// Kernel: net/ipv4/ip_options.c, __ip_options_compile.
-func actedOn(p *packet.Packet) string {
-	const recordRoute = 7
-	if v, _ := field.OfPacket(p, field.IPOpts); v.Lo>>recordRoute&1 != 0 {
-		return "record route"
-	}
-	return icmp.ActsOn(p.IP())
 }
 
 // checkHeader refuses packets with a broken header and cuts off padding.

@@ -21,7 +21,7 @@ func (k *Walk) routeInput() {
 		k.drop(d.Reason, d.Why)
 		return
 	}
-	if k.badMulticast() {
+	if !k.receiveOptions() || k.badMulticast() {
 		return
 	}
 	switch {
@@ -60,7 +60,7 @@ func (k *Walk) routeError() {
 	if d.Kind == trace.Unreachable || d.Kind == trace.Prohibit {
 		o.Result = trace.Rejected
 	}
-	if d.ICMP {
+	if d.ICMP && k.mayError(peerKey{k.p.Src(), k.Links.L3Master(k.p.In)}) {
 		k.nested(func() { k.sendICMP(d.ICMPType, d.ICMPCode, 0) })
 	}
 	k.end(o)

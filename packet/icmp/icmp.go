@@ -57,60 +57,74 @@ func MayAnswer(p *packet.Packet, typ uint8) bool {
 // TOS is the type of service of an error about a packet with the given one.
 func TOS(tos uint8) uint8 { return tos&0x1e | internetControl }
 
+// Answer is what a host puts into the header of an answer.
+type Answer struct {
+	Src     packet.Addr
+	TTL     uint8
+	MTU     int         // of the way that the answer takes
+	Options packet.Echo // those of the packet that is answered
+	Clock   uint32      // milliseconds since midnight UT, for timestamp options
+}
+
+// Message is an ICMP error. Info is the second word of its header: the MTU of
+// "fragmentation needed", the gateway of a redirect, the pointer of "parameter problem".
+type Message struct {
+	Type, Code uint8
+	Info       uint32
+}
+
 // Error returns the IPv4 packet of an error about in, nil where the MTU has no room
-// for one. info is the second word of the ICMP header (the MTU of "fragmentation
-// needed"). Options of in that are echoed must have been received: see RecordRoute.
+// for one.
 //
 // Kernel: net/ipv4/icmp.c, __icmp_send.
-func Error(in []byte, src packet.Addr, typ, code uint8, info uint32, mtu int, ttl uint8) []byte {
-	opts := echoed(in, src)
-	room := min(mtu, maxError) - 20 - len(opts) - 8
+func (a *Answer) Error(in []byte, e Message) []byte {
+	room := min(a.MTU, maxError) - 20 - len(a.Options.Data) - 8
 	if room <= 20 {
 		return nil
 	}
 	quoted := in[:min(len(in), room)]
 	m := make([]byte, 8+len(quoted))
 	copy(m[8:], quoted)
-	m[0], m[1] = typ, code
-	binary.BigEndian.PutUint32(m[4:], info)
+	m[0], m[1] = e.Type, e.Code
+	binary.BigEndian.PutUint32(m[4:], e.Info)
 	binary.BigEndian.PutUint16(m[2:], packet.Fold(packet.Sum16(m, 0)))
-	dst := packet.AddrFrom4(in[12:])
-	return header{src, dst, packet.ICMP, TOS(in[1]), ttl, false}.before(opts, m)
+	return a.before(m, header{packet.AddrFrom4(in[12:]), packet.ICMP, TOS(in[1]), false})
 }
 
 // EchoReply returns the answer to an echo request.
 //
 // Kernel: net/ipv4/icmp.c, icmp_echo, icmp_reply.
-func EchoReply(in []byte, src packet.Addr, ttl uint8) []byte {
+func (a *Answer) EchoReply(in []byte) []byte {
 	m := append([]byte(nil), in[int(in[0]&0xf)*4:]...)
 	m[0], m[2], m[3] = EchoReplyType, 0, 0
 	binary.BigEndian.PutUint16(m[2:], packet.Fold(packet.Sum16(m, 0)))
-	return header{src, packet.AddrFrom4(in[12:]), packet.ICMP, in[1], ttl, false}.before(
-		echoed(in, src), m)
+	return a.before(m, header{packet.AddrFrom4(in[12:]), packet.ICMP, in[1], false})
 }
 
 // Reset returns the TCP reset by which REJECT answers a segment, false where none is
 // sent because the segment is one itself.
 //
 // Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_reject_ip_tcphdr_put.
-func Reset(in []byte, ttl uint8) ([]byte, bool) { return reset(in, nil, 0, ttl) }
+func Reset(in []byte, ttl uint8) ([]byte, bool) {
+	a := Answer{Src: packet.AddrFrom4(in[16:]), TTL: ttl}
+	return a.reset(in, 0)
+}
 
 // SocketReset returns the TCP reset by which the stack answers a segment that no
-// socket takes, false where none is sent. It has the segment's DSCP and echoes its IP
-// options. A segment with a signature gets none; strict says that one with broken
+// socket takes, false where none is sent. It has the segment's DSCP. A segment with a signature gets none; strict says that one with broken
 // TCP options gets none either, as in kernels since 6.7.
 //
 // Kernel: net/ipv4/tcp_ipv4.c, tcp_v4_send_reset; include/net/tcp.h,
 // tcp_parse_auth_options.
-func SocketReset(in []byte, ttl uint8, strict bool) ([]byte, bool) {
+func (a *Answer) SocketReset(in []byte, strict bool) ([]byte, bool) {
 	const ecn = 3
 	if th := in[int(in[0]&0xf)*4:]; len(th) >= 20 && !unsigned(th, strict) {
 		return nil, false
 	}
-	return reset(in, echoed(in, packet.AddrFrom4(in[16:])), in[1]&^ecn, ttl)
+	return a.reset(in, in[1]&^ecn)
 }
 
-func reset(in, opts []byte, tos, ttl uint8) ([]byte, bool) {
+func (a *Answer) reset(in []byte, tos uint8) ([]byte, bool) {
 	const rst, ack = 0x04, 0x10
 	th := in[int(in[0]&0xf)*4:]
 	if len(th) < 20 || th[13]&rst != 0 {
@@ -126,17 +140,17 @@ func reset(in, opts []byte, tos, ttl uint8) ([]byte, bool) {
 		t[13] |= ack
 		binary.BigEndian.PutUint32(t[8:], binary.BigEndian.Uint32(th[4:])+segmentLen(th))
 	}
-	src, dst := packet.AddrFrom4(in[16:]), packet.AddrFrom4(in[12:])
-	sum := packet.PseudoSum(src, dst, packet.TCP, 20)
+	dst := packet.AddrFrom4(in[12:])
+	sum := packet.PseudoSum(a.Src, dst, packet.TCP, 20)
 	binary.BigEndian.PutUint16(t[16:], packet.Fold(packet.Sum16(t, sum)))
-	return header{src, dst, packet.TCP, tos, ttl, true}.before(opts, t), true
+	return a.before(t, header{dst, packet.TCP, tos, true}), true
 }
 
 // unsigned tells whether the TCP options are whole and without an MD5 signature, as
 // far as the kernel looks for one: it is built with CONFIG_TCP_MD5SIG, without
 // CONFIG_TCP_AO (with which it would look at the last bytes, too).
 func unsigned(th []byte, strict bool) bool {
-	const md5, size = 19, 18
+	const optEnd, optNop, md5, size = 0, 1, 19, 18
 	o := th[20:min(max(int(th[12]>>4)*4, 20), len(th))]
 	for len(o) >= size && o[0] != optEnd {
 		if o[0] == optNop {
@@ -161,27 +175,33 @@ func segmentLen(th []byte) uint32 {
 	return n + uint32(th[13]&1) + uint32(th[13]>>1&1)
 }
 
+// header is what an answer's header has beside what the host says. dst is where the
+// answer goes in the end.
 type header struct {
-	src, dst packet.Addr
-	proto    uint8
-	tos, ttl uint8
-	df       bool
+	dst   packet.Addr
+	proto uint8
+	tos   uint8
+	df    bool
 }
 
 // before writes the IPv4 header, with options, before a message.
-func (h header) before(opts, m []byte) []byte {
-	n := 20 + len(opts)
+func (a *Answer) before(m []byte, h header) []byte {
+	n := 20 + len(a.Options.Data)
 	b := make([]byte, n+len(m))
-	copy(b[20:], opts)
 	copy(b[n:], m)
 	b[0], b[1] = 0x40|byte(n/4), h.tos
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	if h.df {
 		b[6] = 0x40
 	}
-	b[8], b[9] = h.ttl, h.proto
-	copy(b[12:], h.src.Bytes())
-	copy(b[16:], h.dst.Bytes())
+	b[8], b[9] = a.TTL, h.proto
+	first := h.dst
+	if !a.Options.FirstHop.IsZero() {
+		first = a.Options.FirstHop
+	}
+	copy(b[12:], a.Src.Bytes())
+	copy(b[16:], first.Bytes())
+	a.Options.Build(b, h.dst, a.Clock)
 	packet.FixIP4(b)
 	return b
 }

@@ -68,8 +68,11 @@ func TestErrorSize(t *testing.T) {
 		{1400, 300, nil, 300}, {1400, 68, nil, 68}, {1400, 49, nil, 49}, {1400, 48, nil, 0},
 		{1400, 1500, long, 576}, {1400, 89, long, 89}, {1400, 88, long, 0},
 	} {
-		in := build(packet.UDP, tt.opts, make([]byte, tt.size), 0).IP()
-		got := icmp.Error(in, src, 3, 4, 1280, tt.mtu, 64)
+		p := build(packet.UDP, tt.opts, make([]byte, tt.size), 0)
+		p.CompileOptions(us{})
+		echo, _ := p.Echo(us{}.IsUnicast)
+		a := icmp.Answer{Src: src, TTL: 64, MTU: tt.mtu, Options: echo}
+		got := a.Error(p.IP(), icmp.Message{Type: 3, Code: 4, Info: 1280})
 		if len(got) != tt.want {
 			t.Errorf("%+v: got %d bytes", tt, len(got))
 			continue
@@ -104,7 +107,8 @@ func TestSocketReset(t *testing.T) {
 	} {
 		l4 := append(make([]byte, 20), tt.opts...)
 		l4[12], l4[13] = byte(len(l4)/4)<<4, tt.flags
-		_, got := icmp.SocketReset(build(packet.TCP, nil, l4, 0).IP(), 64, tt.strict)
+		a := icmp.Answer{TTL: 64}
+		_, got := a.SocketReset(build(packet.TCP, nil, l4, 0).IP(), tt.strict)
 		if got != tt.want {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
@@ -119,18 +123,6 @@ func TestRejectSum(t *testing.T) {
 	}
 }
 
-// TestActsOn names options.
-func TestActsOn(t *testing.T) {
-	for want, opts := range map[string][]byte{
-		"": {7, 7, 4, 0, 0, 0, 0, 1}, "timestamp": {1, 68, 4, 5, 0, 0, 0, 0},
-		"source route": {131, 7, 4, 1, 2, 3, 4, 0}, "CIPSO": {134, 6, 0, 0, 0, 1, 0, 0},
-	} {
-		if got := icmp.ActsOn(build(packet.UDP, opts, nil, 0).IP()); got != want {
-			t.Errorf("% x: got %q, want %q", opts, got, want)
-		}
-	}
-}
-
 // FuzzAnswers feeds anything with an IPv4 header: nothing panics, and an answer is a
 // whole packet.
 func FuzzAnswers(f *testing.F) {
@@ -140,17 +132,18 @@ func FuzzAnswers(f *testing.F) {
 			return
 		}
 		p, _ := packet.FromIP(in)
-		icmp.ActsOn(p.IP())
 		icmp.RejectSumOK(p, true)
 		icmp.MayAnswer(p, 3)
-		icmp.RecordRoute(p.IP(), packet.MustParseAddr("1.2.3.4"))
-		whole(t, icmp.Error(p.IP(), p.Dst(), 3, 3, 0, 200, 64))
+		p.CompileOptions(us{})
+		echo, _ := p.Echo(us{}.IsUnicast)
+		a := icmp.Answer{Src: p.Dst(), TTL: 64, MTU: 200, Options: echo}
+		whole(t, a.Error(p.IP(), icmp.Message{Type: 3, Code: 3}))
 		b, _ := icmp.Reset(p.IP(), 64)
 		whole(t, b)
-		b, _ = icmp.SocketReset(p.IP(), 64, true)
+		b, _ = a.SocketReset(p.IP(), true)
 		whole(t, b)
 		if len(p.L4()) >= 8 {
-			whole(t, icmp.EchoReply(p.IP(), p.Dst(), 64))
+			whole(t, a.EchoReply(p.IP()))
 		}
 	})
 }

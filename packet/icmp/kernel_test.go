@@ -101,12 +101,26 @@ func TestRejectAgainstKernel(t *testing.T) {
 // unreachable is what ip_forward and REJECT make of a packet.
 func unreachable(in []byte, typ, code uint8, mtu int) []byte {
 	p, _ := packet.FromIP(append([]byte(nil), in...))
-	icmp.RecordRoute(p.IP(), packet.MustParseAddr("10.0.0.1"))
+	p.CompileOptions(us{})
 	p.SetTTL(p.TTL() - 1)
 	if p.FragOff() != 0 || !icmp.RejectSumOK(p, true) || !icmp.MayAnswer(p, typ) {
 		return nil
 	}
-	return icmp.Error(p.IP(), packet.MustParseAddr("10.0.0.1"), typ, code, 0, mtu, ttl)
+	a := answer(p, mtu)
+	return a.Error(p.IP(), icmp.Message{Type: typ, Code: code})
+}
+
+// us is the host as options ask it.
+type us struct{}
+
+func (us) SpecDst() packet.Addr         { return packet.MustParseAddr("10.0.0.1") }
+func (us) IsUnicast(a packet.Addr) bool { return a != us{}.SpecDst() }
+func (us) Milliseconds() uint32         { return 0 }
+
+// answer is what 10.0.0.1 answers a packet with.
+func answer(p *packet.Packet, mtu int) icmp.Answer {
+	echo, _ := p.Echo(us{}.IsUnicast)
+	return icmp.Answer{Src: us{}.SpecDst(), TTL: ttl, MTU: mtu, Options: echo}
 }
 
 // TestResetAgainstKernel rejects with resets.
@@ -117,7 +131,7 @@ func TestResetAgainstKernel(t *testing.T) {
 	for range 600 {
 		in := d.header(packet.TCP, "10.0.1.9", d.tcp())
 		p, _ := packet.FromIP(append([]byte(nil), in...))
-		icmp.RecordRoute(p.IP(), packet.MustParseAddr("10.0.0.1"))
+		p.CompileOptions(us{})
 		var got []byte
 		if p.FragOff() == 0 && len(p.L4()) >= 20 && icmp.RejectSumOK(p, true) {
 			got, _ = icmp.Reset(p.IP(), ttl)
@@ -141,18 +155,18 @@ func TestStackAgainstKernel(t *testing.T) {
 		in := d.whole(dst)
 		want := ask(t, run, in)
 		p, _ := packet.FromIP(append([]byte(nil), in...))
-		icmp.RecordRoute(p.IP(), packet.MustParseAddr(dst))
+		p.CompileOptions(us{})
 		var got []byte
-		kind := "icmp"
+		kind, a := "icmp", answer(p, 1500)
 		switch p.Protocol() {
 		case packet.TCP:
 			kind = "tcp"
-			got, _ = icmp.SocketReset(p.IP(), ttl, true)
+			got, _ = a.SocketReset(p.IP(), true)
 		case packet.UDP:
 			kind = "udp"
-			got = icmp.Error(p.IP(), p.Dst(), 3, 3, 0, 1500, ttl)
+			got = a.Error(p.IP(), icmp.Message{Type: 3, Code: 3})
 		default:
-			got = icmp.EchoReply(p.IP(), p.Dst(), ttl)
+			got = a.EchoReply(p.IP())
 		}
 		if want != nil {
 			kinds[kind]++
