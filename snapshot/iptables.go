@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/hookpath/hookpath/trace"
@@ -42,8 +43,7 @@ func (d *Dir) Rulesets(f trace.Family) ([]*xtables.Ruleset, []string, error) {
 		if !ok {
 			continue
 		}
-		rs, err := xtables.Parse(string(data), xtables.ParseOptions{File: d.file(s.name),
-			Catalog: Catalog(f)})
+		rs, err := xtables.Parse(string(data), d.parseOptions(s.name, f))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -64,6 +64,28 @@ func (d *Dir) Rulesets(f trace.Family) ([]*xtables.Ruleset, []string, error) {
 		assumed = append(assumed, "legacy and nft rules at one priority: legacy first")
 	}
 	return out, assumed, nil
+}
+
+func (d *Dir) parseOptions(name string, f trace.Family) xtables.ParseOptions {
+	o := xtables.ParseOptions{File: d.file(name), Catalog: Catalog(f)}
+	if d.Version != nil {
+		o.Version, o.Force = *d.Version, true
+	}
+	return o
+}
+
+// ReadRules reads one file as rules, whatever its name and content say. The family
+// is "ip" or "ip6"; empty goes by the file's header, and is ip without one.
+func ReadRules(name string, r io.Reader, family string) (*Dir, error) {
+	data, err := newCollector(name).read(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	kind := "iptables-save"
+	if family == "ip6" || family == "" && sniff(data) == "ip6tables-save" {
+		kind = "ip6tables-save"
+	}
+	return &Dir{Name: "host", Files: map[string][]byte{kind: data}, Single: name}, nil
 }
 
 // saveNotes are the comments in which iptables-nft-save says what it does not

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/hookpath/hookpath/xtables"
 )
 
 // Dir is one snapshot: the files of one network namespace by their names, such as
@@ -25,6 +27,9 @@ type Dir struct {
 	// Single is the path of the one file that was given; its name or content said
 	// what it is. Empty for a directory.
 	Single string
+	// Version, when set, overrides the release of iptables that the rules' header
+	// names.
+	Version *xtables.Version
 }
 
 // Bounds of what is read, against archives that unpack to more than they seem.

@@ -95,37 +95,33 @@ func MaskOf(n int, f trace.Family) packet.Addr {
 	return a
 }
 
-// maskAddr clears the bits of a outside of the mask.
+// maskAddr clears the bits of a outside of the mask, which is of the same family.
 func maskAddr(a, mask packet.Addr) packet.Addr {
-	if a.Is4() {
-		return packet.V4(a.Uint32() & mask.Uint32())
-	}
 	for i := range a {
 		a[i] &= mask[i]
 	}
 	return a
 }
 
-// PrefixLen returns the length of a contiguous mask.
-func PrefixLen(mask packet.Addr) (int, bool) {
-	if mask.Is4() {
-		m := mask.Uint32()
-		n := bits.LeadingZeros32(^m)
-		return n, m == uint32(uint64(0xffffffff)<<(32-n))
+// PrefixLen returns the length of a contiguous mask of a family.
+func PrefixLen(mask packet.Addr, f trace.Family) (int, bool) {
+	if f == trace.IPv4 {
+		n := bits.LeadingZeros32(^mask.Uint32())
+		return n, mask == MaskOf(n, f)
 	}
 	hi, lo := binary.BigEndian.Uint64(mask[:8]), binary.BigEndian.Uint64(mask[8:])
 	n := bits.LeadingZeros64(^hi)
 	if n == 64 {
 		n += bits.LeadingZeros64(^lo)
 	}
-	return n, mask == MaskOf(n, trace.IPv6)
+	return n, mask == MaskOf(n, f)
 }
 
 // appendMask prints /n, or /mask where the mask is not contiguous.
-func appendMask(b []byte, mask packet.Addr) []byte {
+func appendMask(b []byte, mask packet.Addr, f trace.Family) []byte {
 	b = append(b, '/')
-	if n, ok := PrefixLen(mask); ok {
+	if n, ok := PrefixLen(mask, f); ok {
 		return strconv.AppendInt(b, int64(n), 10)
 	}
-	return mask.Netip().AppendTo(b)
+	return AppendAddr(b, mask, f)
 }

@@ -3,6 +3,7 @@ package xtables
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hookpath/hookpath/trace"
@@ -26,13 +27,13 @@ func Parse(data string, o ParseOptions) (*Ruleset, error) {
 	p := &parser{rs: &Ruleset{File: o.File, Family: o.Catalog.family}, cat: o.Catalog, force: o.Force}
 	p.rs.Version = o.Version
 	last := false
-	for data != "" && p.err == nil {
+	for data != "" && p.err == nil && !p.ended {
 		var line string
 		line, data, last = cutLine(data)
 		p.line++
 		p.parseLine(line)
 	}
-	if p.err == nil && p.table != nil {
+	if p.err == nil && p.table != nil && !p.ended {
 		p.fail("", "the file ends in table %q without COMMIT: it is cut short", p.table.Name)
 	}
 	if p.err == nil {
@@ -67,6 +68,8 @@ type parser struct {
 	line  int
 	err   error
 	rule  ruleParser // reused for every line
+	ended bool       // by -h, which ends iptables-restore
+	work  int        // rules that commands other than -A went over
 }
 
 func (p *parser) fail(option, format string, v ...any) {
@@ -106,7 +109,7 @@ func (p *parser) parseLine(line string) {
 	case line[0] == ':':
 		p.chain(line[1:])
 	case strings.TrimSpace(line) == "COMMIT":
-		p.table = nil
+		p.commit()
 	default:
 		p.command(line)
 	}
@@ -155,11 +158,40 @@ func (p *parser) startTable(name string) {
 		return
 	}
 	if t := p.rs.Table(name); t != nil {
+		p.warn(fmt.Sprintf("table %q begins again: what stood before is flushed", name))
 		p.table = t
+		p.flushTable()
 		return
 	}
 	p.table = &Table{Name: name, byName: map[string]*Chain{}}
 	p.rs.Tables = append(p.rs.Tables, p.table)
+}
+
+// flushTable does what iptables-restore does to a table that it finds: user chains
+// and rules go, and only the legacy one keeps the policies.
+func (p *parser) flushTable() {
+	t := p.table
+	t.Chains = slices.DeleteFunc(t.Chains, func(c *Chain) bool {
+		if !c.Builtin {
+			delete(t.byName, c.Name)
+		}
+		return !c.Builtin
+	})
+	for _, c := range t.Chains {
+		c.Rules = nil
+		if p.rs.Backend == NFT {
+			c.Policy, c.Counters = trace.Accept, Counters{}
+		}
+	}
+}
+
+// commit ends a table. The built-in chains that no line named are there all the
+// same.
+func (p *parser) commit() {
+	for _, h := range builtins[p.table.Name] {
+		p.newChain(h.String())
+	}
+	p.table = nil
 }
 
 // maxChainName is XT_EXTENSION_MAXNAMELEN less its NUL.
@@ -172,7 +204,7 @@ func (p *parser) chain(line string) {
 		p.fail("", "expected :CHAIN POLICY [packets:bytes], got %q", cut(":"+line))
 		return
 	}
-	c := p.newChain(f[0])
+	c := p.declared(f[0])
 	if c == nil {
 		return
 	}
@@ -181,9 +213,26 @@ func (p *parser) chain(line string) {
 		if err != nil {
 			p.fail("", "chain %q: %v", c.Name, err)
 		}
-		c.Counters = n
+		if c.Builtin {
+			c.Counters = n
+		}
 	}
 	p.policy(c, f[1])
+}
+
+// declared returns the chain of a declaration. A user chain that is there already
+// is refused by legacy, and flushed by nft.
+func (p *parser) declared(name string) *Chain {
+	c := p.table.byName[name]
+	switch {
+	case c == nil || c.Builtin:
+		return p.newChain(name)
+	case p.rs.Backend == NFT:
+		c.Rules = nil
+		return c
+	}
+	p.fail("", "chain %q is declared a second time, after line %d", name, c.Line)
+	return nil
 }
 
 func (p *parser) policy(c *Chain, word string) {
@@ -261,7 +310,7 @@ func parseCounter(s string) (n uint64, err error) {
 	return n, nil
 }
 
-// command reads "[p:b] -A CHAIN ..." and -I, the commands that append rules.
+// command reads "[p:b] -A CHAIN ..." and the other commands of iptables.
 func (p *parser) command(line string) {
 	var c Counters
 	counted := false
@@ -279,44 +328,27 @@ func (p *parser) command(line string) {
 		c, counted, line = n, true, strings.TrimLeft(line[end+1:], " \t")
 	}
 	rules, cmd, err := p.rule.parse(p, line)
-	if err != nil {
-		var located *optionError
-		if errors.As(err, &located) {
-			p.fail(located.option, "%s", located.msg)
-			return
+	if err == nil {
+		for i := range rules {
+			if counted {
+				rules[i].Counters, rules[i].HasCounters = c, true
+			}
 		}
-		p.fail("", "%v", err)
-		return
+		err = p.run(cmd, rules)
 	}
-	for i := range rules {
-		if counted {
-			rules[i].Counters, rules[i].HasCounters = c, true
-		}
-	}
-	p.add(cmd, rules)
+	p.failed(err)
 }
 
-// add puts rules into their chain.
-func (p *parser) add(cmd command, rules []Rule) {
-	c := p.table.byName[cmd.chain]
-	if c == nil {
-		if _, ok := builtinHook(p.table.Name, cmd.chain); !ok {
-			p.fail("", "chain %q does not exist in table %q: a line \":%s - [0:0]\" is missing",
-				cut(cmd.chain), p.table.Name, cut(cmd.chain))
-			return
-		}
-		c = p.newChain(cmd.chain)
+// failed notes the error of a line.
+func (p *parser) failed(err error) {
+	var located *optionError
+	switch {
+	case err == nil, errors.Is(err, errOtherFamily):
+	case errors.As(err, &located):
+		p.fail(located.option, "%s", located.msg)
+	default:
+		p.fail("", "%v", err)
 	}
-	if cmd.insert == 0 {
-		c.Rules = append(c.Rules, rules...)
-		return
-	}
-	if cmd.insert > len(c.Rules)+1 {
-		p.fail("-I", "index %d is beyond the end of chain %q", cmd.insert, c.Name)
-		return
-	}
-	at := cmd.insert - 1
-	c.Rules = append(c.Rules[:at:at], append(rules, c.Rules[at:]...)...)
 }
 
 // checkJumps resolves every jump and refuses loops, as the kernel does.

@@ -2,18 +2,11 @@ package xtables
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
 )
-
-// command says where a line's rules go.
-type command struct {
-	chain  string
-	insert int // 1-based place of -I, zero for -A
-}
 
 // optionError is an error of one option; the parser adds file and line.
 type optionError struct{ option, msg string }
@@ -39,6 +32,7 @@ type ruleParser struct {
 	uses  []use
 	specs []Spec
 	not   bool
+	tests bool // options other than commands were given
 	argv  Args
 	ctx   Context
 }
@@ -51,7 +45,7 @@ type use struct {
 }
 
 func (rp *ruleParser) parse(p *parser, line string) ([]Rule, command, error) {
-	rp.p, rp.pos, rp.not = p, 0, false
+	rp.p, rp.pos, rp.not, rp.tests = p, 0, false, false
 	rp.rule = Rule{Line: p.line}
 	rp.cmd = command{}
 	rp.srcs, rp.dsts, rp.uses = rp.srcs[:0], rp.dsts[:0], rp.uses[:0]
@@ -105,7 +99,7 @@ func (rp *ruleParser) option() error {
 	case len(w) >= 2 && w[0] == '-' && w[1] != '-':
 		return rp.short(w)
 	}
-	if rp.cmd.chain == "" {
+	if rp.cmd.op == 0 {
 		return fmt.Errorf("unknown line %q: expected -A CHAIN", cut(w))
 	}
 	return fmt.Errorf("unexpected word %q", cut(w))
@@ -206,6 +200,7 @@ func (rp *ruleParser) bind(u use, declare func(*Spec)) {
 
 // extOption reads the option o of the extension u.
 func (rp *ruleParser) extOption(u, o int, arg string, hasArg bool) error {
+	rp.tests = true
 	opt := &rp.specs[u].opts[o]
 	where := func(err error) error {
 		return &optionError{rp.uses[u].label + ": --" + opt.Name, err.Error()}
@@ -252,32 +247,67 @@ type basic struct {
 	parse func(rp *ruleParser, arg string) error
 	arg   bool // takes an argument
 	not   bool // may be negated
+	verb  bool // is a command
 }
 
-// basics are the options that stand in a rule of a save file.
+// basics are the options that a line of a save file may have. Those that it may
+// not have are here too, since they make beginnings of names ambiguous.
 var basics = []basic{
-	{'A', "append", (*ruleParser).optAppend, true, false},
-	{'I', "insert", (*ruleParser).optInsert, true, false},
-	{'s', "source", (*ruleParser).optSource, true, true},
-	{0, "src", (*ruleParser).optSource, true, true},
-	{'d', "destination", (*ruleParser).optDestination, true, true},
-	{0, "dst", (*ruleParser).optDestination, true, true},
-	{'p', "protocol", (*ruleParser).optProto, true, true},
-	{'i', "in-interface", (*ruleParser).optIn, true, true},
-	{'o', "out-interface", (*ruleParser).optOut, true, true},
-	{'j', "jump", (*ruleParser).optJump, true, false},
-	{'g', "goto", (*ruleParser).optGoto, true, false},
-	{'m', "match", (*ruleParser).optMatch, true, false},
-	{'f', "fragments", (*ruleParser).optFragment, false, true},
-	{'c', "set-counters", (*ruleParser).optCounters, true, false},
-	{'4', "ipv4", (*ruleParser).optIPv4, false, false},
-	{'6', "ipv6", (*ruleParser).optIPv6, false, false},
+	{short: 'A', long: "append", arg: true, verb: true},
+	{short: 'D', long: "delete", arg: true, verb: true},
+	{short: 'C', long: "check", arg: true, verb: true},
+	{short: 'I', long: "insert", arg: true, verb: true},
+	{short: 'R', long: "replace", arg: true, verb: true},
+	{short: 'L', long: "list", verb: true},
+	{short: 'S', long: "list-rules", verb: true},
+	{short: 'F', long: "flush", verb: true},
+	{short: 'Z', long: "zero", verb: true},
+	{short: 'N', long: "new-chain", arg: true, verb: true},
+	{short: 'X', long: "delete-chain", verb: true},
+	{short: 'E', long: "rename-chain", arg: true, verb: true},
+	{short: 'P', long: "policy", arg: true, verb: true},
+	{short: 'h', long: "help", verb: true},
+	{short: 'V', long: "version", verb: true},
+	{short: 's', long: "source", parse: (*ruleParser).optSource, arg: true, not: true},
+	{long: "src", parse: (*ruleParser).optSource, arg: true, not: true},
+	{short: 'd', long: "destination", parse: (*ruleParser).optDestination, arg: true, not: true},
+	{long: "dst", parse: (*ruleParser).optDestination, arg: true, not: true},
+	{short: 'p', long: "protocol", parse: (*ruleParser).optProto, arg: true, not: true},
+	{short: 'i', long: "in-interface", parse: (*ruleParser).optIn, arg: true, not: true},
+	{short: 'o', long: "out-interface", parse: (*ruleParser).optOut, arg: true, not: true},
+	{short: 'j', long: "jump", parse: (*ruleParser).optJump, arg: true},
+	{short: 'g', long: "goto", parse: (*ruleParser).optGoto, arg: true},
+	{short: 'm', long: "match", parse: (*ruleParser).optMatch, arg: true},
+	{short: 'f', long: "fragments", parse: (*ruleParser).optFragment, not: true},
+	{short: 'c', long: "set-counters", parse: (*ruleParser).optCounters, arg: true},
+	{short: '4', long: "ipv4", parse: (*ruleParser).optIPv4},
+	{short: '6', long: "ipv6", parse: (*ruleParser).optIPv6},
+	{short: 'v', long: "verbose", parse: (*ruleParser).optVerbose},
+	{short: 't', long: "table", parse: (*ruleParser).optRefused, arg: true},
+	{short: 'w', long: "wait", parse: (*ruleParser).optRefused},
+	{short: 'W', long: "wait-interval", parse: (*ruleParser).optRefused},
+	{short: 'n', long: "numeric", parse: (*ruleParser).optRefused},
+	{short: 'x', long: "exact", parse: (*ruleParser).optRefused},
+	{short: 'M', long: "modprobe", parse: (*ruleParser).optRefused, arg: true},
+	{long: "line-numbers", parse: (*ruleParser).optRefused},
 }
+
+// optRefused is an option that iptables-restore or a command that changes rules
+// does not take.
+func (rp *ruleParser) optRefused(string) error {
+	return fmt.Errorf("the option can't be used in a save file")
+}
+
+func (rp *ruleParser) optVerbose(string) error { return nil }
 
 func (rp *ruleParser) basic(b *basic, label, arg string, hasArg bool) error {
+	if b.verb {
+		return rp.verb(b, label, arg, hasArg)
+	}
 	if rp.not && !b.not {
 		return optErr(label, "the option can't be negated with !")
 	}
+	rp.tests = true
 	if b.arg && !hasArg {
 		var ok bool
 		if arg, ok = rp.next(); !ok {
@@ -302,31 +332,6 @@ func (rp *ruleParser) invert(bit Not) {
 	if rp.not {
 		rp.rule.IP.Not |= bit
 	}
-}
-
-func (rp *ruleParser) optAppend(arg string) error {
-	if rp.cmd.chain != "" {
-		return fmt.Errorf("a line has one command")
-	}
-	if msg := badChainName(arg); msg != "" {
-		return fmt.Errorf("chain %q: %s", cut(arg), msg)
-	}
-	rp.cmd = command{chain: arg}
-	return nil
-}
-
-func (rp *ruleParser) optInsert(arg string) error {
-	if err := rp.optAppend(arg); err != nil {
-		return err
-	}
-	rp.cmd.insert = 1
-	if rp.pos < len(rp.words) {
-		if n, err := strconv.Atoi(rp.words[rp.pos].s); err == nil && n > 0 {
-			rp.cmd.insert = n
-			rp.pos++
-		}
-	}
-	return nil
 }
 
 func (rp *ruleParser) optSource(arg string) (err error) {
@@ -502,8 +507,8 @@ func (rp *ruleParser) finish() ([]Rule, command, error) {
 	if rp.not {
 		return nil, rp.cmd, fmt.Errorf("nothing follows !")
 	}
-	if rp.cmd.chain == "" {
-		return nil, rp.cmd, fmt.Errorf("the line has no -A CHAIN")
+	if !rp.cmd.takesRule() {
+		return nil, rp.cmd, rp.bare()
 	}
 	if err := rp.checkDevices(); err != nil {
 		return nil, rp.cmd, err

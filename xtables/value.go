@@ -288,7 +288,7 @@ func (p *Prefix) Parse(a *Args) (err error) {
 
 // Append implements Value.
 func (p *Prefix) Append(b []byte, f trace.Family) []byte {
-	return appendMask(appendAddr(b, p.Addr, f), p.Mask)
+	return appendMask(AppendAddr(b, p.Addr, f), p.Mask, f)
 }
 
 // Unset implements Value.

@@ -2,6 +2,7 @@ package xtables
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/hookpath/hookpath/field"
@@ -34,11 +35,11 @@ func (h *Host) Parse(a *Args) error {
 
 // Append implements Value.
 func (h *Host) Append(b []byte, f trace.Family) []byte {
-	b = appendAddr(b, h.Addr, f)
+	b = AppendAddr(b, h.Addr, f)
 	if h.Mask == fullMask(f) {
 		return b
 	}
-	return appendMask(b, h.Mask)
+	return appendMask(b, h.Mask, f)
 }
 
 // Unset implements Value.
@@ -52,15 +53,21 @@ func (h *Host) Test(id field.ID, not bool) field.Pred {
 	return field.NotIf(not, field.Is(id, field.AddrMask(h.Addr, h.Mask)))
 }
 
-// appendAddr prints an address; the zero one is that of IPv6.
-func appendAddr(b []byte, a packet.Addr, f trace.Family) []byte {
-	if a.IsZero() {
-		if f == trace.IPv4 {
-			return append(b, "0.0.0.0"...)
-		}
-		return append(b, "::"...)
+// AppendAddr prints an address of a family as inet_ntop does: "::" for the zero one,
+// and an IPv4 address inside of an IPv6 one with dots.
+func AppendAddr(b []byte, a packet.Addr, f trace.Family) []byte {
+	if f == trace.IPv4 {
+		n := a.Uint32()
+		return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}).AppendTo(b)
 	}
-	return a.Netip().AppendTo(b)
+	compatible := packet.Addr{12: a[12], 13: a[13], 14: a[14], 15: a[15]} == a && (a[12]|a[13] != 0)
+	switch {
+	case a.Is4():
+		return a.Netip().AppendTo(append(b, "::ffff:"...))
+	case compatible:
+		return netip.AddrFrom4([4]byte(a[12:])).AppendTo(append(b, "::"...))
+	}
+	return netip.AddrFrom16(a).AppendTo(b)
 }
 
 // AddrRange is first[-last]. The zero AddrRange is not given.
@@ -91,7 +98,7 @@ func (r *AddrRange) Parse(a *Args) (err error) {
 
 // Append implements Value.
 func (r *AddrRange) Append(b []byte, f trace.Family) []byte {
-	return appendAddr(append(appendAddr(b, r.Lo, f), '-'), r.Hi, f)
+	return AppendAddr(append(AppendAddr(b, r.Lo, f), '-'), r.Hi, f)
 }
 
 // Unset implements Value.

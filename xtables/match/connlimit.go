@@ -263,7 +263,7 @@ func (v *connMask) Parse(a *xtables.Args) error {
 	if err != nil {
 		return err
 	}
-	n, ok := xtables.PrefixLen(p.Mask)
+	n, ok := xtables.PrefixLen(p.Mask, a.Family)
 	if !ok {
 		return fmt.Errorf("%q is no prefix", a.Word)
 	}

@@ -118,9 +118,9 @@ func (t *natTo) Append(b []byte, f trace.Family) []byte {
 		if six {
 			b = append(b, '[')
 		}
-		b = r.MinAddr.Netip().AppendTo(b)
+		b = xtables.AppendAddr(b, r.MinAddr, f)
 		if r.MaxAddr != r.MinAddr {
-			b = r.MaxAddr.Netip().AppendTo(append(b, '-'))
+			b = xtables.AppendAddr(append(b, '-'), r.MaxAddr, f)
 		}
 		if six {
 			b = append(b, ']')

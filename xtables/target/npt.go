@@ -55,7 +55,7 @@ func (v *prefix6) Parse(a *xtables.Args) error {
 	if err := v.host.Parse(a); err != nil {
 		return err
 	}
-	n, ok := xtables.PrefixLen(v.host.Mask)
+	n, ok := xtables.PrefixLen(v.host.Mask, trace.IPv6)
 	if !ok || n > 64 {
 		return fmt.Errorf("%q: a prefix of at most 64 bits is needed", a.Word)
 	}
