@@ -33,8 +33,16 @@ type ruleParser struct {
 	specs []Spec
 	not   bool
 	tests bool // options other than commands were given
+	took  took
 	argv  Args
 	ctx   Context
+}
+
+// took is an argument that looks like an option: where an error follows, it may be
+// one.
+type took struct {
+	option, arg string
+	end         int // words read with it
 }
 
 type use struct {
@@ -47,7 +55,7 @@ type use struct {
 func (rp *ruleParser) parse(p *parser, line string) ([]Rule, command, error) {
 	rp.p, rp.pos, rp.not, rp.tests = p, 0, false, false
 	rp.rule = Rule{Line: p.line}
-	rp.cmd = command{}
+	rp.cmd, rp.took = command{}, took{}
 	rp.srcs, rp.dsts, rp.uses = rp.srcs[:0], rp.dsts[:0], rp.uses[:0]
 	var err error
 	if rp.words, err = splitWords(line, rp.words[:0]); err != nil {
@@ -101,6 +109,10 @@ func (rp *ruleParser) option() error {
 	}
 	if rp.cmd.op == 0 {
 		return fmt.Errorf("unknown line %q: expected -A CHAIN", cut(w))
+	}
+	if rp.took.end == rp.pos-1 && rp.took.option != "" {
+		return fmt.Errorf("unexpected word %q: %s took %q as its argument, so a value is missing "+
+			"before it", cut(w), rp.took.option, cut(rp.took.arg))
 	}
 	return fmt.Errorf("unexpected word %q", cut(w))
 }
@@ -314,6 +326,9 @@ func (rp *ruleParser) basic(b *basic, label, arg string, hasArg bool) error {
 			return optErr(label, "the option needs an argument")
 		}
 	}
+	if strings.HasPrefix(arg, "-") {
+		rp.took = took{label, arg, rp.pos}
+	}
 	if b.arg && arg == "!" {
 		return optErr(label, "! stands before the option since iptables 1.4.3: \"! %s\"", label)
 	}
@@ -322,6 +337,9 @@ func (rp *ruleParser) basic(b *basic, label, arg string, hasArg bool) error {
 	}
 	err := b.parse(rp, arg)
 	rp.not = false
+	if err == errOtherFamily {
+		return err // as it is: the line is passed over
+	}
 	if err != nil {
 		return optErr(label, "%v", err)
 	}

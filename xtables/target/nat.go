@@ -52,6 +52,10 @@ func cutPorts(s string, f trace.Family) (addr, ports string, has bool) {
 }
 
 func (t *natTo) parseAddrs(s string, f trace.Family) (err error) {
+	if strings.HasPrefix(s, "--") {
+		return fmt.Errorf("the address is missing: an iptables-save that is older than what loaded " +
+			"the rules prints this")
+	}
 	lo, hi, isRange := strings.Cut(s, "-")
 	if t.R.MinAddr, err = xtables.ParseAddr(lo, f); err != nil {
 		return err
