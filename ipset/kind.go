@@ -1,7 +1,5 @@
 package ipset
 
-import "strings"
-
 // part is one dimension of a set's entries.
 type part uint8
 
@@ -130,10 +128,4 @@ func (k *kind) option(word string) bool {
 		return k.class == classList
 	}
 	return false
-}
-
-// text is the name behind the colon.
-func (k *kind) text() string {
-	_, s, _ := strings.Cut(k.name, ":")
-	return s
 }

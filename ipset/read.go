@@ -1,7 +1,6 @@
 package ipset
 
 import (
-	"encoding/hex"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -285,7 +284,7 @@ func (rd *Reader) element(s *Set, e *Entry, text string) error {
 	for i, p := range k.parts {
 		word, rest, more := strings.Cut(text, ",")
 		if i == k.dims()-1 {
-			word, more = text, false
+			word = text
 		} else if !more {
 			if k.name == "bitmap:ip,mac" {
 				return readAddr(e, 0, text)
@@ -310,7 +309,9 @@ func (rd *Reader) part(s *Set, e *Entry, p part, ip int, word string) (err error
 	case partPort:
 		return rd.readPort(s, e, word)
 	case partMAC:
-		e.MAC, err = parseMAC(word)
+		if e.MAC, err = packet.ParseMAC(word); err != nil {
+			return refuse("%q is not a MAC address", cut(word))
+		}
 		e.HasMAC = true
 	case partMark:
 		n, bad := strconv.ParseUint(word, 0, 32)
@@ -362,24 +363,6 @@ func parseAddr(s string) (packet.Addr, error) {
 		return packet.Addr{}, refuse("the IPv4-mapped address %q is not supported", cut(s))
 	}
 	return packet.AddrFrom(a), nil
-}
-
-func parseMAC(s string) (m packet.MAC, err error) {
-	parts := strings.Split(s, ":")
-	if len(parts) != 6 {
-		return m, refuse("%q is not a MAC address", cut(s))
-	}
-	for i, p := range parts {
-		if len(p) == 1 {
-			p = "0" + p
-		}
-		b, err := hex.DecodeString(p)
-		if err != nil || len(b) != 1 {
-			return m, refuse("%q is not a MAC address", cut(s))
-		}
-		m[i] = b[0]
-	}
-	return m, nil
 }
 
 // readPort reads [PROTO:]PORT[-PORT] or icmp:TYPE.

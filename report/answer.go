@@ -230,7 +230,7 @@ func choiceValue(c *world.Choice, i int) string {
 }
 
 // dependsOn lists the fields and bits that an answer hung on.
-func dependsOn(h *walk.Host, d *field.Deps) []string {
+func dependsOn(d *field.Deps) []string {
 	var out []string
 	for id := field.None + 1; id < field.NumIDs; id++ {
 		if bits := d[id]; !bits.IsZero() {

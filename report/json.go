@@ -232,7 +232,7 @@ func (b *Branch) json() jsonBranch {
 func (b *Branch) dependsOn() []string {
 	var out []string
 	for _, d := range b.Deps {
-		for _, s := range dependsOn(d.Host, d.Deps) {
+		for _, s := range dependsOn(d.Deps) {
 			if len(b.Deps) > 1 {
 				s = d.Host.Name + " " + s
 			}

@@ -84,9 +84,7 @@ func New(c Config) (*FIB, error) {
 	if f.cfg.Rules == nil {
 		f.cfg.Rules = DefaultRules()
 	}
-	if err := f.addRules(); err != nil {
-		return nil, err
-	}
+	f.addRules()
 	for i := range c.Nexthops {
 		f.nexthops[c.Nexthops[i].ID] = &f.cfg.Nexthops[i]
 	}
@@ -98,18 +96,13 @@ func New(c Config) (*FIB, error) {
 	return f, nil
 }
 
-func (f *FIB) addRules() error {
-	rules, err := newRules(f.cfg.Rules, f.links)
-	if err != nil {
-		return err
+func (f *FIB) addRules() {
+	f.rules = newRules(f.cfg.Rules, f.links)
+	f.merged = isDefault(f.rules)
+	for i := range f.rules {
+		f.dissect = f.dissect || f.rules[i].needsPorts()
+		f.classes = f.classes || f.rules[i].Realms != 0
 	}
-	f.rules = rules
-	f.merged = isDefault(rules)
-	for i := range rules {
-		f.dissect = f.dissect || rules[i].needsPorts()
-		f.classes = f.classes || rules[i].Realms != 0
-	}
-	return nil
 }
 
 func (f *FIB) settings() {

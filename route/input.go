@@ -193,7 +193,7 @@ func (f *FIB) arriveSlow(rec record, a *Arrival, in *link.Link) Decision {
 	fl.fold(rec.tr.Notes(), asInput)
 	d.found(&r)
 	if err == 0 && f.openMiss(&r) {
-		return f.openArrival(rec.w, a, in, d)
+		return f.openArrival(rec.w, in, d)
 	}
 	if err != 0 {
 		return f.noRoute(d, &r, err, in)

@@ -186,7 +186,7 @@ func lastOf(p netip.Prefix) packet.Addr {
 
 // openArrival decides about a packet that the open snapshot has no route for:
 // the question says it, else it is forwarded by a device that the dice choose.
-func (f *FIB) openArrival(w *world.World, a *Arrival, in *link.Link, d Decision) Decision {
+func (f *FIB) openArrival(w *world.World, in *link.Link, d Decision) Decision {
 	if f.hint.Local {
 		d.Kind, d.Local, d.Out = trace.Local, true, link.Loopback
 		return d

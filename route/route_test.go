@@ -36,8 +36,6 @@ func r(dst, via, dev string, more ...func(*Route)) Route {
 
 func kind(k trace.RouteKind) func(*Route) { return func(r *Route) { r.Kind, r.Hops = k, nil } }
 func in(table uint32) func(*Route)        { return func(r *Route) { r.Table = table } }
-func metric(n uint32) func(*Route)        { return func(r *Route) { r.Metric = n } }
-func tos(n uint8) func(*Route)            { return func(r *Route) { r.TOS = n } }
 
 // host is a router with eth0 10.0.0.1/24 (index 2) and eth1 10.1.0.1/24 (3).
 type host struct {
@@ -569,10 +567,7 @@ func TestRuleTwin(t *testing.T) {
 				"sport"))},
 			DPort: Ports{Lo: 1, Hi: uint16(small.Draw(t, "dport")), Mask: uint16(small.Draw(t,
 				"pmask"))}}
-		pred, err := rulePred(&ru, links)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pred := rulePred(&ru, links)
 		fl := &Flow{Src: packet.V4(0x0a000000 + small.Draw(t, "src")), TOS: uint8(small.Draw(t,
 			"ft")) << 2,
 			Dst: packet.V4(0x0a000000 + small.Draw(t, "dst")), Mark: small.Draw(t, "fm"),

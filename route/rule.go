@@ -1,7 +1,6 @@
 package route
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -36,14 +35,10 @@ type rule struct {
 const nowhere = 1 << 33
 
 // newRules sorts and compiles the rules. Rules of equal priority stay in order.
-func newRules(rs []Rule, links *link.Table) ([]rule, error) {
+func newRules(rs []Rule, links *link.Table) []rule {
 	out := make([]rule, len(rs))
 	for i, r := range rs {
-		pred, err := rulePred(&r, links)
-		if err != nil {
-			return nil, fmt.Errorf("ip rule %d: %w", r.Priority, err)
-		}
-		out[i] = rule{Rule: r, pred: pred, target: -1, inVRF: vrf(links, r.In),
+		out[i] = rule{Rule: r, pred: rulePred(&r, links), target: -1, inVRF: vrf(links, r.In),
 			outVRF: vrf(links, r.Out)}
 	}
 	slices.SortStableFunc(out, func(a, b rule) int { return int(a.Priority) - int(b.Priority) })
@@ -52,7 +47,7 @@ func newRules(rs []Rule, links *link.Table) ([]rule, error) {
 			out[i].target = gotoTarget(out, i)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // gotoTarget finds the first rule of the priority that a goto names. A jump
@@ -67,7 +62,7 @@ func gotoTarget(rs []rule, i int) int {
 // rulePred is the predicate of a rule's selectors.
 //
 // Kernel: net/core/fib_rules.c, fib_rule_match; net/ipv4/fib_rules.c, fib4_rule_match.
-func rulePred(r *Rule, links *link.Table) (field.Pred, error) {
+func rulePred(r *Rule, links *link.Table) field.Pred {
 	var ps []field.Pred
 	add := func(id field.ID, s field.Set) { ps = append(ps, field.Is(id, s)) }
 	if r.In != "" && vrf(links, r.In) == 0 {
@@ -102,7 +97,7 @@ func rulePred(r *Rule, links *link.Table) (field.Pred, error) {
 	if !r.DPort.IsZero() {
 		add(field.DstPort, r.DPort.set())
 	}
-	return field.And(ps...), nil
+	return field.And(ps...)
 }
 
 // tosSet is what a rule asks of the octet: tos compares the bits that routing

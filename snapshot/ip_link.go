@@ -185,8 +185,9 @@ func setGroup(l *link.Link, p place, group string) error {
 }
 
 func setType(l *link.Link, kind, mac, bcast string) {
-	l.MAC, _ = parseMAC(mac)
-	l.Bcast, _ = parseMAC(bcast)
+	// What is not an Ethernet address is none.
+	l.MAC, _ = packet.ParseMAC(mac)
+	l.Bcast, _ = packet.ParseMAC(bcast)
 	l.NoHeader = kind != "ether" && kind != "loopback" && kind != ""
 }
 

@@ -111,7 +111,7 @@ func (r *neighReader) json(file string, data []byte) error {
 		if err := e.setStates(o.place, states); err != nil {
 			return err
 		}
-		e.mac, _ = parseMAC(o.str("lladdr"))
+		e.mac, _ = packet.ParseMAC(o.str("lladdr"))
 		if err := r.add(o.place, e); err != nil {
 			return err
 		}
@@ -143,7 +143,7 @@ func (r *neighReader) line(p place, line string) error {
 		case "dev":
 			e.dev = w.next()
 		case "lladdr":
-			e.mac, _ = parseMAC(w.next())
+			e.mac, _ = packet.ParseMAC(w.next())
 		case "proxy":
 			e.proxy = true
 		case "router", "offload", "extern_learn", "extern_valid", "managed":

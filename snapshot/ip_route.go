@@ -73,7 +73,8 @@ func (r *routeReader) route(w *wordList) (route.Route, error) {
 	if err := r.words(w, &rt); err != nil {
 		return rt, err
 	}
-	return rt, r.finish(w.place, &rt)
+	r.finish(&rt)
+	return rt, nil
 }
 
 func (r *routeReader) destination(w *wordList, rt *route.Route, s string) error {
@@ -94,7 +95,7 @@ func (r *routeReader) destination(w *wordList, rt *route.Route, s string) error 
 
 // finish puts the one way on in place: error routes have none, and what was said
 // by nexthop has been read already.
-func (r *routeReader) finish(p place, rt *route.Route) error {
+func (r *routeReader) finish(rt *route.Route) {
 	h := rt.Hops[0]
 	if h == (route.Hop{}) && !rt.Multipath {
 		rt.Hops = nil
@@ -102,7 +103,6 @@ func (r *routeReader) finish(p place, rt *route.Route) error {
 	if rt.Dst.Bits() == 0 && rt.Dst.Addr().Is4() && !h.Via.IsZero() && !h.Via.Is4() && r.v6 {
 		rt.Dst = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
-	return nil
 }
 
 // words reads options up to the end of the line. Behind "nexthop" they belong to

@@ -117,23 +117,6 @@ func parsePrefix(s string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a, n), true
 }
 
-// parseMAC reads six hexadecimal octets; what is not an Ethernet address gives
-// false.
-func parseMAC(s string) (m packet.MAC, ok bool) {
-	parts := strings.Split(s, ":")
-	if len(parts) != len(m) {
-		return packet.MAC{}, false
-	}
-	for i, p := range parts {
-		n, err := strconv.ParseUint(p, 16, 8)
-		if err != nil || len(p) > 2 {
-			return packet.MAC{}, false
-		}
-		m[i] = byte(n)
-	}
-	return m, true
-}
-
 // isJSON tells the JSON form of a tool's output from its text.
 func isJSON(data []byte) bool {
 	data = bytes.TrimLeft(data, " \t\r\n")

@@ -251,8 +251,8 @@ func readSingle(name string, r io.Reader) ([]*Dir, error) {
 		kind = sniff(data)
 	}
 	if kind == "" {
-		return nil, fmt.Errorf("%s: it is not known what this file holds: expected the output of "+
-			"iptables-save, ip rule, ip route, ipset save ...", name)
+		return nil, fmt.Errorf("%s: it is not known what this file holds: expected what a tool "+
+			"like iptables-save, ip rule, ip route or ipset save prints", name)
 	}
 	// Errors name the file as it was given.
 	return []*Dir{{Name: "host", Files: map[string][]byte{kind: data}, Single: name}}, nil

@@ -112,7 +112,6 @@ func TestRead(t *testing.T) {
 
 func TestReadRefuses(t *testing.T) {
 	tmp := t.TempDir()
-	link := tarOf(t, nil)
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if err := w.WriteHeader(&tar.Header{Name: "iptables-save", Typeflag: tar.TypeSymlink,
@@ -120,7 +119,7 @@ func TestReadRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	link = b.Bytes()
+	link := b.Bytes()
 	if err := os.MkdirAll(filepath.Join(tmp, "dir"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func (rp *ruleParser) option() error {
 		}
 		rp.not = true
 		if rp.pos >= len(rp.words) {
-			return fmt.Errorf("nothing follows !")
+			return fmt.Errorf("! with nothing behind it")
 		}
 		return nil
 	case strings.HasPrefix(w, "--") && len(w) > 2:
@@ -223,7 +223,7 @@ func (rp *ruleParser) extOption(u, o int, arg string, hasArg bool) error {
 	opt.given = true
 	if rp.not {
 		if opt.not == nil {
-			return where(fmt.Errorf("the option can't be negated with !"))
+			return where(fmt.Errorf("! can't negate this option"))
 		}
 		*opt.not = true
 	}
@@ -317,7 +317,7 @@ func (rp *ruleParser) basic(b *basic, label, arg string, hasArg bool) error {
 		return rp.verb(b, label, arg, hasArg)
 	}
 	if rp.not && !b.not {
-		return optErr(label, "the option can't be negated with !")
+		return optErr(label, "! can't negate this option")
 	}
 	rp.tests = true
 	if b.arg && !hasArg {
@@ -523,7 +523,7 @@ func (rp *ruleParser) optJump(arg string) error {
 // and destination.
 func (rp *ruleParser) finish() ([]Rule, command, error) {
 	if rp.not {
-		return nil, rp.cmd, fmt.Errorf("nothing follows !")
+		return nil, rp.cmd, fmt.Errorf("! with nothing behind it")
 	}
 	if !rp.cmd.takesRule() {
 		return nil, rp.cmd, rp.bare()

@@ -31,11 +31,10 @@ func (l *lab) fromSentence(text, host string) (*question, []string, error) {
 	}
 	a.q.bytes = ip
 	if !s.Local {
-		err = a.frame(ip)
-	} else {
-		err = a.local()
+		return a.q, a.chosen, a.frame(ip)
 	}
-	return a.q, a.chosen, err
+	a.local()
+	return a.q, a.chosen, nil
 }
 
 func unsupportedWords(s *packet.Sentence) error {
@@ -54,7 +53,6 @@ type asking struct {
 	s      *packet.Sentence
 	q      *question
 	n      *node
-	dev    *link.Link
 	chosen []string
 }
 
@@ -181,11 +179,10 @@ func (a *asking) neighbour(dev packet.Dev) packet.MAC {
 }
 
 // local makes the question one of a packet that a program sends.
-func (a *asking) local() error {
+func (a *asking) local() {
 	s, q := a.s, a.q
 	q.Out, q.Mark, q.UID, q.GID = true, s.Mark, s.UID, s.GID
 	q.unknownUID = !s.Has(packet.GivenUID)
 	q.unknownGID = !s.Has(packet.GivenGID)
 	q.ct = s.CT
-	return nil
 }

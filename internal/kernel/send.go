@@ -204,7 +204,7 @@ func (q *Question) syn(spec socketSpec, p ipv4, peer netip.AddrPort) (netip.Addr
 		return none, err
 	}
 	err = unix.Connect(fd, sockaddr4(peer))
-	if err != nil && err != unix.EINPROGRESS {
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		return none, err
 	}
 	sa, err := unix.Getsockname(fd)

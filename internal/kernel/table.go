@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -86,7 +87,7 @@ func (t *table) get(c *conn, keys []string) ([]string, error) {
 			}
 			left--
 			if kind == unix.NLMSG_ERROR {
-				if err := ackError(body); err != unix.ENOENT {
+				if err := ackError(body); !errors.Is(err, unix.ENOENT) {
 					return nil, fmt.Errorf("get connection: %w", err)
 				}
 				delete(t.known, keys[i])

@@ -38,21 +38,19 @@ type address struct {
 
 // host is what was drawn for a machine.
 type host struct {
-	ifaces    []*iface
-	lo        []address // besides 127.0.0.1
-	routes    []string
-	nexthops  []map[string]any
-	rules     []map[string]any
-	sysctls   []string
-	sockets   []service
-	sets      []ipset
-	tables    []*table
-	marks     []uint32 // that rules and policy know
-	tos       []uint8
-	remotes   []netip.Prefix // that routes lead to
-	acct      bool
-	connUsed  bool
-	transport []uint16 // ports that rules name
+	ifaces   []*iface
+	lo       []address // besides 127.0.0.1
+	routes   []string
+	nexthops []map[string]any
+	rules    []map[string]any
+	sysctls  []string
+	sockets  []service
+	sets     []ipset
+	tables   []*table
+	marks    []uint32 // that rules and policy know
+	tos      []uint8
+	remotes  []netip.Prefix // that routes lead to
+	acct     bool
 }
 
 // service is a socket of the host.
@@ -129,14 +127,6 @@ func (f *iface) neighMAC(a netip.Addr) [6]byte {
 
 func macText(m [6]byte) string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
-}
-
-// network is an address with its prefix length.
-func (a address) network() netip.Prefix {
-	if a.peer.IsValid() {
-		return netip.PrefixFrom(a.peer, a.bits)
-	}
-	return netip.PrefixFrom(a.local, a.bits).Masked()
 }
 
 // broadcast is the directed broadcast of the address's network.

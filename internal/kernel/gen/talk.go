@@ -15,7 +15,6 @@ import (
 type talk struct {
 	dev   string // where the frame came out; "" if the host itself has it
 	frame []byte // Ethernet
-	seen  []byte // an IP packet as it came in, for ICMP errors about it
 	turns int
 }
 
