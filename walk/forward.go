@@ -37,7 +37,7 @@ func (k *Walk) forward() {
 	}
 	k.p.Priority = priorityOfTOS(k.p.TOS())
 	k.p.Out = k.dst.Out
-	if k.runHook(trace.Forward, lowest) != trace.Accept {
+	if k.runHook(trace.Forward) != trace.Accept {
 		return
 	}
 	k.forwardOptions()

@@ -16,7 +16,7 @@ func (k *Walk) localDeliver() {
 		return
 	}
 	k.p.Out = 0
-	if k.runHook(trace.Input, lowest) != trace.Accept {
+	if k.runHook(trace.Input) != trace.Accept {
 		return
 	}
 	k.protocol()

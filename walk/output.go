@@ -142,7 +142,7 @@ func (k *Walk) send(d route.Decision, parent int) {
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.LocalOut{Frame: clone(k.p.IP()), Parent: parent})
 	}
-	if k.runHook(trace.Output, lowest) != trace.Accept {
+	if k.runHook(trace.Output) != trace.Accept {
 		return
 	}
 	k.postrouting()

@@ -12,7 +12,7 @@ import (
 // Kernel: net/ipv4/ip_output.c, ip_output and ip_mc_output.
 func (k *Walk) postrouting() {
 	k.p.Out = k.dst.Out
-	if k.runHook(trace.Postrouting, lowest) != trace.Accept {
+	if k.runHook(trace.Postrouting) != trace.Accept {
 		return
 	}
 	k.finishOutput()

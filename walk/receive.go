@@ -105,7 +105,7 @@ func (k *Walk) receiveIP(l *link.Link) {
 		k.drop("IP_INADDRERRORS", "no-ip-on-device")
 		return
 	}
-	if k.runHook(trace.Prerouting, lowest) != trace.Accept {
+	if k.runHook(trace.Prerouting) != trace.Accept {
 		return
 	}
 	k.routeInput()

@@ -110,17 +110,14 @@ func (k *Walk) number(p *packet.Packet) {
 	p.SKB = k.skbs
 }
 
-// runHook takes the present packet through a hook's stages above a priority.
+// runHook takes the present packet through a hook's stages.
 //
 // Kernel: net/netfilter/core.c, nf_hook_slow.
-func (k *Walk) runHook(hook trace.Hook, above int) trace.Verdict {
+func (k *Walk) runHook(hook trace.Hook) trace.Verdict {
 	k.hook = hook
 	stages := k.hooks[hook]
 	for i := range stages {
 		st := &stages[i]
-		if st.priority <= above {
-			continue
-		}
 		if k.Trace != nil {
 			k.Trace.Add(k.p, &trace.HookRun{Family: trace.IPv4, Hook: hook,
 				Priority: st.priority, Name: st.name, In: k.p.In, Out: k.p.Out,
@@ -134,9 +131,6 @@ func (k *Walk) runHook(hook trace.Hook, above int) trace.Verdict {
 	}
 	return trace.Accept
 }
-
-// lowest is below every priority.
-const lowest = -1 << 31
 
 // stopped ends the packet that a hook did not let through.
 func (k *Walk) stopped(v trace.Verdict, st *stage) {
