@@ -96,6 +96,7 @@ func (h *host) watch(context.Context) error {
 	return errors.Join(
 		h.events.listen(groupTrace, nfulnlCopyNone),
 		h.events.listen(groupLoopin, nfulnlCopyNone),
+		h.events.listen(groupSent, nfulnlCopyAll),
 		h.events.listen(groupInput, nfulnlCopyAll))
 }
 

@@ -16,6 +16,7 @@ const (
 	groupTrace  = 0
 	groupInput  = 65501 // what passed INPUT, whole packets
 	groupLoopin = 65502 // a packet came in by lo, or a local copy did
+	groupSent   = 65503 // what this host sends, whole packets before OUTPUT
 )
 
 // Values of linux/netfilter/nfnetlink_log.h and nf_tables.h that x/sys lacks.
@@ -51,6 +52,7 @@ func probes() []probe {
 	trace := traceExprs()
 	return []probe{
 		{"loopback", unix.NF_INET_PRE_ROUTING, -501, loopbackExprs()},
+		{"sent", unix.NF_INET_LOCAL_OUT, -501, expr(nil, "log", logGroup(groupSent))},
 		{"trace-prerouting", unix.NF_INET_PRE_ROUTING, -500, trace},
 		{"trace-output", unix.NF_INET_LOCAL_OUT, -500, trace},
 		{"input", unix.NF_INET_LOCAL_IN, math.MaxInt32, expr(nil, "log", logGroup(groupInput))},

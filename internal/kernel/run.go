@@ -340,6 +340,8 @@ func (h *host) logged(l logged, family uint8, a *Answer) {
 	case groupInput:
 		a.Delivered = append(a.Delivered, finishChecksum(append(Hex(nil), l.payload...)))
 		a.Inputs = append(a.Inputs, Delivery{h.Name, h.links[l.inDev], l.mark})
+	case groupSent:
+		a.Sent = append(a.Sent, finishChecksum(append(Hex(nil), l.payload...)))
 	case groupTrace:
 		if s, ok := h.book.legacyStep(familyName(family), l.prefix); ok {
 			s.Host = h.Name

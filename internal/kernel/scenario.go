@@ -117,6 +117,8 @@ type Answer struct {
 	ID    string  `json:"id,omitempty"`
 	Steps []Step  `json:"steps,omitempty"`
 	Out   []Frame `json:"out,omitempty"`
+	// Sent holds the IP packets that the host itself made, before OUTPUT.
+	Sent []Hex `json:"sent,omitempty"`
 	// Delivered holds the IP packets that passed INPUT, whether or not a socket
 	// took them; Inputs says the device and mark of each.
 	Delivered []Hex      `json:"delivered,omitempty"`

@@ -149,6 +149,7 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 	g.Learn(a)
 	t.Packets++
 	t.Cover.Add(p.save, a.Steps)
+	asSent(&q, &a)
 	k, diff := p.settle(&q, &a)
 	p.asked = append(p.asked, q)
 	if diff != nil {
@@ -161,6 +162,24 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 		p.followed = 0
 	}
 	return true, nil
+}
+
+// asSent gives a socket's question the bytes that the kernel built for it: it chooses
+// the IP id, and TCP's sequence, window and options. Ports and addresses are asked.
+func asSent(q *kernel.Question, a *kernel.Answer) {
+	if !q.Out || q.Socket == "raw" || len(a.Sent) == 0 {
+		return
+	}
+	sent, ok := packet.FromIP(slices.Clone(a.Sent[0]))
+	asked, ok2 := packet.FromIP(q.Packet)
+	if !ok || !ok2 || sent.Protocol() != asked.Protocol() || sent.Dst() != asked.Dst() {
+		return
+	}
+	if asked.Src().IsAny() {
+		clear(sent.IP()[12:16])
+		packet.FixIP4(sent.IP())
+	}
+	q.Packet = sent.IP()
 }
 
 // maxBranches bounds the answers of the dice that are tried for one question.
@@ -180,7 +199,7 @@ func (p *pair) settle(q *kernel.Question, a *kernel.Answer) (*walk.Walk, *Diff) 
 			k := p.newWalk(a.At, dice)
 			f := p.follow(k, a)
 			p.put(k, q)
-			diff := p.differ(k, q, a)
+			diff := p.differ(k, a)
 			if diff == nil {
 				p.state = k.World.State
 				p.followed += f.followed

@@ -15,7 +15,7 @@ import (
 )
 
 // differ says what the engine did otherwise than the kernel, nil for nothing.
-func (p *pair) differ(k *walk.Walk, q *kernel.Question, a *kernel.Answer) *Diff {
+func (p *pair) differ(k *walk.Walk, a *kernel.Answer) *Diff {
 	if k.Err != nil {
 		return &Diff{What: "engine", Engine: k.Err.Error()}
 	}
@@ -23,7 +23,7 @@ func (p *pair) differ(k *walk.Walk, q *kernel.Question, a *kernel.Answer) *Diff 
 	if d := newDiff("rules", got, agree(got, want)); d != nil {
 		return d
 	}
-	m := newMask(k.Trace, q)
+	m := newMask(k.Trace)
 	if d := m.compare("frames", p.frames(k.Trace), kernelFrames(a)); d != nil {
 		return d
 	}

@@ -25,21 +25,15 @@ func (b bits) text() string {
 	return b.dev + " " + hex.EncodeToString(b.bytes)
 }
 
-// mask knows which packets of a question have bytes that the kernel draws or its
-// sockets choose. All others are compared as they are.
+// mask knows which packets of a question have bytes that the kernel draws. All others
+// are compared as they are.
 type mask struct {
 	// answers are the packets that the host made by itself.
 	answers map[int]bool
-	// socket is the kind of socket that sent the question, empty for one that arrived
-	// or has its own header.
-	socket string
 }
 
-func newMask(t *trace.Trace, q *kernel.Question) *mask {
+func newMask(t *trace.Trace) *mask {
 	m := &mask{answers: map[int]bool{}}
-	if q.Out && q.Socket != "raw" {
-		m.socket = q.Socket
-	}
 	for _, e := range t.Events {
 		if l, ok := e.(*trace.LocalOut); ok && l.Parent != 0 {
 			m.answers[l.SKB] = true
@@ -85,9 +79,6 @@ func (m *mask) same(got, want bits) bool {
 		hideID(g, got.ip)
 		hideID(w, want.ip)
 	}
-	if m.socket != "" {
-		g, w = hideSocket(g, got.ip, m.socket), hideSocket(w, want.ip, m.socket)
-	}
 	return bytes.Equal(g, w)
 }
 
@@ -102,36 +93,6 @@ func hideID(b []byte, at int) {
 		clear(b[at+4 : at+6])
 		clear(b[at+10 : at+12])
 	}
-}
-
-// hideSocket clears what a socket chooses: the IP id and DF; TCP's sequence, window and
-// options; and these in an ICMP error that quotes them.
-func hideSocket(b []byte, at int, sock string) []byte {
-	if !isIP4(b, at) {
-		return b
-	}
-	ip := b[at:]
-	n := int(ip[0]&0xf) * 4
-	ip[6] &^= 0x40
-	clear(ip[4:6])
-	clear(ip[10:12])
-	if sock == "tcp" && ip[9] == packet.TCP && len(ip) >= n+20 && ip[n+13]&4 == 0 {
-		clear(ip[n+4 : n+13])
-		clear(ip[n+14 : n+18])
-		clear(ip[2:4])
-		return b[:at+n+18]
-	}
-	if ip[9] == packet.ICMP && len(ip) >= n+28 && isError(ip[n]) {
-		clear(ip[n+2 : n+4])
-		clear(ip[2:4])
-		return hideSocket(b, at+n+8, sock)
-	}
-	return b
-}
-
-// isError tells the ICMP types that quote a packet.
-func isError(icmpType byte) bool {
-	return slices.Contains([]byte{3, 4, 5, 11, 12}, icmpType)
 }
 
 func (p *pair) frames(t *trace.Trace) []bits {
