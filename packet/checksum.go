@@ -94,3 +94,18 @@ func sumOffset(proto uint8) int {
 	}
 	return 0
 }
+
+// Unfinished is the IP packet as the kernel has it in memory: where the device is to
+// complete the transport checksum, only the pseudo header is summed up.
+//
+// Kernel: include/linux/skbuff.h, CHECKSUM_PARTIAL.
+func (p *Packet) Unfinished() []byte {
+	l4, at := p.L4(), sumOffset(p.Protocol())
+	if !p.Partial || at == 0 || len(l4) < at+2 {
+		return p.IP()
+	}
+	ip := append([]byte(nil), p.IP()...)
+	sum := ^Fold(PseudoSum(p.Src(), p.Dst(), p.Protocol(), len(l4)))
+	binary.BigEndian.PutUint16(ip[len(ip)-len(l4)+at:], sum)
+	return ip
+}

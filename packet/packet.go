@@ -125,6 +125,9 @@ type Meta struct {
 	FragMax uint16
 	// Options are the IPv4 options as this host understood them.
 	Options IPOptions
+	// Partial tells that a socket left the transport checksum to the device
+	// (CHECKSUM_PARTIAL). The bytes here always hold the whole one.
+	Partial bool
 	// Pieces are the payload sizes of the fragments that the packet was put together
 	// from (the frag_list), nil when it was whole. They are not written in place.
 	Pieces []uint16

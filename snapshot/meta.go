@@ -52,6 +52,10 @@ func parseMeta(file string, data []byte) (Meta, error) {
 
 var kernelPattern = regexp.MustCompile(`^(\d{1,3})\.(\d{1,4})(\.|-|$)`)
 
+// oneProcessor knows Debian's user-mode-linux: distributions give the kernels of
+// machines a suffix.
+var oneProcessor = regexp.MustCompile(`^6\.1(\.\d+)?$`)
+
 // kernelVersion reads the version of "6.18.1-amd64".
 func kernelVersion(s string) (xtables.Kernel, error) {
 	m := kernelPattern.FindStringSubmatch(s)
@@ -60,7 +64,7 @@ func kernelVersion(s string) (xtables.Kernel, error) {
 	}
 	major, _ := strconv.Atoi(m[1])
 	minor, _ := strconv.Atoi(m[2])
-	return xtables.Kernel{Major: major, Minor: minor}, nil
+	return xtables.Kernel{Major: major, Minor: minor, OneProcessor: oneProcessor.MatchString(s)}, nil
 }
 
 // apply puts what meta.json says into a configuration.

@@ -70,6 +70,10 @@ func (h *Host) defaultTTL() uint8 { return uint8(h.Sysctl.Int("net.ipv4.ip_defau
 //
 // Kernel: net/ipv4/icmp.c, __icmp_send.
 func (k *Walk) sendICMP(typ, code uint8, info uint32) {
+	if !k.lockICMP() {
+		return
+	}
+	defer k.unlockICMP()
 	to := k.p
 	if !icmp.MayAnswer(to, typ) || k.toMany() || len(to.IP()) < 20 {
 		return
@@ -105,7 +109,7 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	}
 	ans := icmp.Answer{Src: src, TTL: k.defaultTTL(), MTU: k.mtuOf(&d), Options: echo,
 		Clock: optionHost{k}.Milliseconds()}
-	b := ans.Error(to.IP(), icmp.Message{Type: typ, Code: code, Info: info})
+	b := ans.Error(to.Unfinished(), icmp.Message{Type: typ, Code: code, Info: info})
 	if b == nil {
 		return
 	}
@@ -129,10 +133,28 @@ func firstHop(e *packet.Echo, sender packet.Addr) packet.Addr {
 	return e.FirstHop
 }
 
+// lockICMP takes the processor's ICMP socket. It is false when that is sending already:
+// what an ICMP packet meets on its way out is not answered by ICMP.
+//
+// Kernel: net/ipv4/icmp.c, icmp_xmit_lock.
+func (k *Walk) lockICMP() bool {
+	if k.inICMP && !k.Kernel.OneProcessor {
+		return false
+	}
+	k.inICMP = true
+	return true
+}
+
+func (k *Walk) unlockICMP() { k.inICMP = false }
+
 // sendEchoReply answers an echo request.
 //
 // Kernel: net/ipv4/icmp.c, icmp_reply.
 func (k *Walk) sendEchoReply() {
+	if !k.lockICMP() {
+		return
+	}
+	defer k.unlockICMP()
 	to := k.p
 	echo, ok := to.Echo(optionHost{k}.IsUnicast)
 	if !ok {

@@ -106,6 +106,7 @@ func (k *Walk) noUDP() {
 		k.drop("UDP_CSUM", "bad-checksum")
 		return
 	}
+	k.p.CT = packet.CT{} // nf_reset_ct: the error is tracked by what it quotes
 	k.nested(func() { k.sendICMP(3, 3, 0) })
 	k.drop("NO_SOCKET", "no-listener")
 }

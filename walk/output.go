@@ -61,6 +61,7 @@ func (h *Host) Send(k *Walk, l Local) {
 		return
 	}
 	fillSource(p, l, d.Source)
+	p.Partial = l.Socket != "raw" && (p.Protocol() == packet.TCP || p.Protocol() == packet.UDP)
 	k.send(d, 0)
 	k.drain()
 }

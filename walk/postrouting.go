@@ -51,6 +51,7 @@ func (k *Walk) transmit() {
 		k.solicit(out, hop)
 		return
 	}
+	k.p.Partial = false
 	k.p.PushLink(mac, out.MAC)
 	k.transmitted(0)
 }

@@ -35,6 +35,8 @@ type Walk struct {
 	hook     trace.Hook
 	narrowed map[field.ID][]narrowing
 	teeing   bool // the present packet is a copy: it is not copied again
+	// inICMP tells that the kernel's ICMP socket is sending.
+	inICMP bool
 }
 
 // queued is a frame that a device will receive when the present work is done.

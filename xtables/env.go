@@ -27,7 +27,12 @@ type Rooms struct {
 }
 
 // Kernel is a kernel's version, 6.18 as {6, 18}.
-type Kernel struct{ Major, Minor int }
+type Kernel struct {
+	Major, Minor int
+	// OneProcessor is a kernel built without SMP, as user-mode-linux 6.1 is: its
+	// spinlocks never are taken.
+	OneProcessor bool
+}
 
 // Before tells whether k is older than major.minor.
 func (k Kernel) Before(major, minor int) bool {
