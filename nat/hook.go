@@ -128,6 +128,7 @@ func (h *pass) translate(f *conntrack.Flow) trace.Verdict {
 	open := h.open(f, d)
 	r.keep = open != 0
 	before := h.endpoint()
+	r.pull(h.p, 0)
 	if !r.run() {
 		return trace.DropIt
 	}
@@ -177,6 +178,8 @@ func (h *pass) tell(before trace.Endpoint) {
 func (h *pass) icmpError(f *conntrack.Flow) trace.Verdict {
 	const redirect, header, quoted = 5, 8, 20
 	l4 := h.p.L4()
+	at := h.p.Len() - len(l4) + header // of what is quoted
+	h.p.Pull(at + quoted)
 	if len(l4) < header+quoted || packet.Fold(packet.Sum16(l4, 0)) != 0 {
 		return trace.DropIt
 	}
@@ -190,6 +193,7 @@ func (h *pass) icmpError(f *conntrack.Flow) trace.Verdict {
 	dccp := h.n.t.TracksPorts(packet.DCCP)
 	before := h.endpoint()
 	inner := rewrite{ip: l4[header:], target: f.Tuples[d.Not()], m: h.m.Not(), dccp: dccp}
+	inner.pull(h.p, at)
 	if !inner.run() {
 		return trace.DropIt
 	}
@@ -199,6 +203,7 @@ func (h *pass) icmpError(f *conntrack.Flow) trace.Verdict {
 	outer := rewrite{ip: h.p.IP(), m: h.m}
 	outer.target, _ = f.Tuples[d.Not()].Invert()
 	outer.target.Proto = packet.ICMP
+	outer.pull(h.p, 0)
 	if !outer.run() {
 		return trace.DropIt
 	}

@@ -35,6 +35,42 @@ func (r *rewrite) run() bool {
 	return true
 }
 
+// pull makes what is rewritten one stretch of the packet, in which its header stands at
+// at. It counts for packets that were put together from short fragments.
+//
+// Kernel: net/netfilter/nf_nat_proto.c, skb_ensure_writable in each *_manip_pkt.
+func (r *rewrite) pull(p *packet.Packet, at int) {
+	if len(p.Pieces) == 0 || len(r.ip) < 20 {
+		return
+	}
+	n := int(r.ip[0]&0xf) * 4
+	p.Pull(at + n + r.needs(len(r.ip)-n))
+}
+
+// needs is how much of a transport header is made writable where size bytes are there.
+func (r *rewrite) needs(size int) int {
+	const least = 8
+	whole := least
+	switch r.target.Proto {
+	case packet.TCP:
+		whole = 20
+	case packet.SCTP:
+		whole = 12
+	case packet.DCCP:
+		whole = 12
+		if !r.dccp {
+			return 0
+		}
+	case packet.UDP, packet.UDPLite, packet.ICMP, packet.GRE:
+	default:
+		return 0
+	}
+	if size < whole {
+		return least
+	}
+	return whole
+}
+
 // old is the address in the header that is to change.
 func (r *rewrite) old() []byte {
 	if r.m == Src {

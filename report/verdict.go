@@ -169,8 +169,14 @@ func packetText(b []byte, frame bool, free packet.Free) string {
 	return text + fmt.Sprintf(" ttl %d", p.TTL())
 }
 
+// bareIP tells whether a frame has no link header, as the copy that a host gets of
+// what it sends to many.
+func bareIP(b []byte) bool {
+	return len(b) >= 20 && b[0]>>4 == 4 && int(b[2])<<8|int(b[3]) == len(b)
+}
+
 func parse(b []byte, frame bool) (*packet.Packet, bool) {
-	if frame {
+	if frame && !bareIP(b) {
 		return packet.FromFrame(b)
 	}
 	return packet.FromIP(b)

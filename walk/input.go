@@ -39,13 +39,8 @@ func (k *Walk) wholeForUs() bool {
 //
 // Kernel: net/ipv4/ip_input.c, ip_protocol_deliver_rcu.
 func (k *Walk) protocol() {
-	src, dst := k.p.Src(), k.p.Dst()
-	sport, dport, _ := k.p.Ports()
 	proto := k.p.Protocol()
-	var sock uint32
-	if s, ok := k.Sockets.Lookup(k.World, proto, src, sport, dst, dport, k.p.In); ok {
-		sock = s.ID
-	}
+	sock := k.receiver()
 	if k.Trace != nil {
 		k.Trace.Add(k.p, &trace.Deliver{Dev: k.p.In, Frame: clone(k.p.IP()), Socket: sock})
 	}
@@ -61,9 +56,42 @@ func (k *Walk) protocol() {
 	case proto == packet.IGMP || k.speaks(proto):
 		k.drop("NO_SOCKET", "no-listener")
 	default:
-		k.nested(func() { k.sendICMP(3, 2, 0) })
-		k.drop("IP_NOPROTO", "no-protocol")
+		k.noProtocol(proto)
 	}
+}
+
+// receiver is the socket that takes the packet: of several that get what was sent to
+// many, the first; zero for none.
+//
+// Kernel: net/ipv4/udp.c, __udp4_lib_rcv; net/ipv4/tcp_ipv4.c, tcp_v4_rcv.
+func (k *Walk) receiver() uint32 {
+	src, dst, proto := k.p.Src(), k.p.Dst(), k.p.Protocol()
+	sport, dport, _ := k.p.Ports()
+	if k.toMany() && (proto == packet.UDP || proto == packet.UDPLite) {
+		all := k.Sockets.Multicast(k.World, proto, src, sport, dst, dport, k.p.In)
+		if len(all) == 0 {
+			return 0
+		}
+		return all[0].ID
+	}
+	s, ok := k.Sockets.Lookup(k.World, proto, src, sport, dst, dport, k.p.In)
+	if !ok {
+		return 0
+	}
+	return s.ID
+}
+
+// noProtocol ends a packet of a protocol that only raw sockets may know.
+//
+// Kernel: net/ipv4/ip_input.c, ip_protocol_deliver_rcu.
+func (k *Walk) noProtocol(proto uint8) {
+	raw := k.Sockets.Raw(k.World, proto, k.p.Src(), k.p.Dst(), k.p.In)
+	if len(raw) > 0 {
+		k.delivered(raw[0].ID)
+		return
+	}
+	k.nested(func() { k.sendICMP(3, 2, 0) })
+	k.drop("IP_NOPROTO", "no-protocol")
 }
 
 // speaks tells whether the host has a protocol that the kernel loads for its first

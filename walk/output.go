@@ -3,7 +3,6 @@ package walk
 import (
 	"fmt"
 
-	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/route"
 	"github.com/hookpath/hookpath/trace"
@@ -35,9 +34,6 @@ func (h *Host) Send(k *Walk, l Local) {
 	k.p = p
 	// PACKET_HOST is what a new skb has; the device alone makes copies outgoing.
 	p.Mark, p.Type = l.Mark, packet.Host
-	if l.Socket != "raw" && p.TTL() == 0 { // IP_TTL knows no zero
-		p.SetTTL(h.defaultTTL())
-	}
 	f := h.localFlow(p, l)
 	d := k.Routes.Output(k.World, nil, f)
 	if d.Err == 0 && l.Socket != "raw" && f.Src != p.Src() {
@@ -55,15 +51,28 @@ func (h *Host) Send(k *Walk, l Local) {
 		k.unsent("PKT_TOO_BIG", "mtu")
 		return
 	}
-	if d.Local && d.Kind != trace.Local {
-		k.Err = &link.UnsupportedError{What: "the copy that the host itself gets of a packet to a " +
-			"broadcast or multicast address"}
-		return
-	}
+	fillTTL(p, l, h.ttlOf(&d))
 	fillSource(p, l, d.Source)
 	p.Partial = l.Socket != "raw" && (p.Protocol() == packet.TCP || p.Protocol() == packet.UDP)
 	k.send(d, 0)
 	k.drain()
+}
+
+// ttlOf is a socket's own time to live: its IP_TTL, or its IP_MULTICAST_TTL.
+//
+// Kernel: net/ipv4/ip_output.c, __ip_make_skb.
+func (h *Host) ttlOf(d *route.Decision) uint8 {
+	if d.Kind == trace.MulticastRoute {
+		return 1
+	}
+	return h.defaultTTL()
+}
+
+// fillTTL writes the time to live that the program left open.
+func fillTTL(p *packet.Packet, l Local, ttl uint8) {
+	if l.Socket != "raw" && p.TTL() == 0 { // IP_TTL knows no zero
+		p.SetTTL(ttl)
+	}
 }
 
 // fillSource writes a source that the program left open. What has its own header gets

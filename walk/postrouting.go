@@ -1,7 +1,6 @@
 package walk
 
 import (
-	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"
@@ -12,6 +11,13 @@ import (
 // Kernel: net/ipv4/ip_output.c, ip_output and ip_mc_output.
 func (k *Walk) postrouting() {
 	k.p.Out = k.dst.Out
+	if k.loopsBack() {
+		k.nested(k.copyToSelf)
+		if k.dst.Kind == trace.MulticastRoute && k.p.TTL() == 0 {
+			k.drop("NOT_SPECIFIED", "ttl")
+			return
+		}
+	}
 	if k.runHook(trace.Postrouting) != trace.Accept {
 		return
 	}
@@ -41,8 +47,7 @@ func (k *Walk) transmit() {
 		k.loop()
 		return
 	}
-	mac, how := k.Links.Resolve(k.World, d.Out, hop, d.Kind)
-	known := how != link.Unresolved
+	mac, known := k.Routes.Resolve(k.World, d.Out, hop)
 	if k.Trace != nil {
 		k.Trace.Add(k.p, &trace.Neigh{Dev: d.Out, Addr: hop, MAC: mac, Found: known})
 	}
@@ -54,6 +59,35 @@ func (k *Walk) transmit() {
 	k.p.Partial = false
 	k.p.PushLink(mac, out.MAC)
 	k.transmitted(0)
+}
+
+// loopsBack tells whether the host gets a copy of what it sends to many.
+//
+// Kernel: net/ipv4/route.c, __mkroute_output, where it chooses ip_mc_output.
+func (k *Walk) loopsBack() bool {
+	d := &k.dst
+	return d.Local && d.Out != loopback &&
+		(d.Kind == trace.BroadcastRoute || d.Kind == trace.MulticastRoute)
+}
+
+// copyToSelf takes the host's own copy through POSTROUTING and hands it back, as
+// received by the device that the packet leaves by. It replaces the present packet:
+// call it nested.
+//
+// Kernel: net/ipv4/ip_output.c, ip_mc_finish_output; net/core/dev.c, dev_loopback_xmit.
+func (k *Walk) copyToSelf() {
+	parent := k.p.SKB
+	k.p = k.p.Clone()
+	k.p.Socket = 0 // skb_clone
+	k.number(k.p)
+	k.Conntrack.Hold(k.World, k.p)
+	if k.runHook(trace.Postrouting) != trace.Accept {
+		return
+	}
+	k.p.DropLink()
+	k.p.Type = packet.Loopback
+	k.queue = append(k.queue, queued{dev: k.dst.Out, p: k.p, dst: k.dst, hasDst: true,
+		parent: parent})
 }
 
 // transmitted ends the present frame on the wire of its out device. parent is the
@@ -73,6 +107,7 @@ const loopback packet.Dev = 1
 //
 // Kernel: drivers/net/loopback.c, loopback_xmit.
 func (k *Walk) loop() {
+	k.p.Socket = 0 // skb_orphan
 	k.p.PushLink(packet.MAC{}, packet.MAC{})
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})

@@ -19,12 +19,13 @@ func (h *Host) Receive(k *Walk, dev packet.Dev, frame []byte) {
 		return
 	}
 	k.number(p)
-	k.receive(dev, p)
+	k.receive(dev, p, 0)
 	k.drain()
 }
 
-// receive takes a frame from a device to its protocol.
-func (k *Walk) receive(dev packet.Dev, p *packet.Packet) {
+// receive takes a frame from a device to its protocol. parent is the packet that it is
+// a copy of, zero for none.
+func (k *Walk) receive(dev packet.Dev, p *packet.Packet, parent int) {
 	k.p = p
 	p.In, p.Out, p.PhysIn, p.PhysOut = dev, 0, 0, 0
 	p.Options = packet.IPOptions{}
@@ -34,7 +35,7 @@ func (k *Walk) receive(dev packet.Dev, p *packet.Packet) {
 		return
 	}
 	if k.Trace != nil {
-		k.Trace.Changed(p, &trace.Receive{Dev: dev, Frame: clone(p.Frame())})
+		k.Trace.Changed(p, &trace.Receive{Dev: dev, Frame: clone(p.Frame()), Parent: parent})
 	}
 	if !l.Is(link.Up) {
 		k.drop("DEV_READY", "link-down")
@@ -44,7 +45,9 @@ func (k *Walk) receive(dev packet.Dev, p *packet.Packet) {
 		k.Err = err
 		return
 	}
-	p.Type = packetType(p, l)
+	if p.HasLink() { // else the host's own copy, a PACKET_LOOPBACK
+		p.Type = packetType(p, l)
+	}
 	switch p.EtherType() {
 	case packet.EtherIPv4:
 		k.receiveIP(l)

@@ -13,6 +13,7 @@ import (
 // Kernel: net/ipv4/ip_input.c, ip_rcv_finish_core.
 func (k *Walk) routeInput() {
 	if !k.hasDst {
+		k.earlyDemux()
 		k.dst, k.hasDst = k.Routes.Input(k.World, k.Trace, k.p), true
 	}
 	d := &k.dst
@@ -27,12 +28,31 @@ func (k *Walk) routeInput() {
 	switch {
 	case d.Err != 0:
 		k.routeError()
-	case d.Local || d.Kind == trace.Local || d.Kind == trace.BroadcastRoute:
+	case d.Local || d.Kind == trace.Local:
 		k.localDeliver()
-	case d.Kind == trace.Unicast:
+	case d.Kind == trace.Unicast, d.Kind == trace.BroadcastRoute: // bc_forwarding
 		k.forward()
 	default:
 		k.drop("NOT_SPECIFIED", "not-for-us")
+	}
+}
+
+// earlyDemux looks for the packet's socket before its route. All that comes of it here is
+// that the transport header of a packet that was put together becomes one stretch.
+//
+// Kernel: net/ipv4/tcp_ipv4.c, tcp_v4_early_demux; net/ipv4/udp.c, udp_v4_early_demux.
+func (k *Walk) earlyDemux() {
+	if len(k.p.Pieces) == 0 || k.p.IsFragment() ||
+		k.Sysctl.Int("net.ipv4.ip_early_demux", 1) == 0 {
+		return
+	}
+	n := k.p.Len() - len(k.p.L4())
+	switch {
+	case k.p.Protocol() == packet.UDP && k.Sysctl.Int("net.ipv4.udp_early_demux", 1) != 0:
+		k.p.Pull(n + 8)
+	case k.p.Protocol() == packet.TCP && k.Sysctl.Int("net.ipv4.tcp_early_demux", 1) != 0 &&
+		k.p.Type == packet.Host:
+		k.p.Pull(n + 20)
 	}
 }
 

@@ -46,6 +46,7 @@ type queued struct {
 	// dst is the route that a packet keeps over lo (loopback_xmit).
 	dst    route.Decision
 	hasDst bool
+	parent int // of a copy, zero for none
 }
 
 // NewWalk begins a question. A nil trace records nothing.
@@ -202,7 +203,7 @@ func (k *Walk) drain() {
 			continue
 		}
 		k.dst, k.hasDst = q.dst, q.hasDst
-		k.receive(q.dev, q.p)
+		k.receive(q.dev, q.p, q.parent)
 	}
 }
 
