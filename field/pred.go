@@ -127,6 +127,17 @@ func And(ps ...Pred) Pred {
 	return Pred{Op: OpAnd, Kids: out}
 }
 
+// Tests is how many tests p adds to a conjunction.
+func (p *Pred) Tests() int {
+	switch p.Op {
+	case OpTrue:
+		return 0
+	case OpAnd:
+		return len(p.Kids)
+	}
+	return 1
+}
+
 // Or tests that some match, in order. With no kids it never matches.
 func Or(ps ...Pred) Pred {
 	if len(ps) == 1 {

@@ -223,6 +223,11 @@ type (
 		Head
 		Ref    RuleRef
 		Failed *field.Pred
+		// Match is the index of the rule's -m whose test failed, -1 for one of the rule
+		// itself (-s, -i ...). Unsure says that the test changes memory and was not asked
+		// again: a later one may have failed instead.
+		Match  int
+		Unsure bool
 	}
 	// ChainEnd is the end of a user chain (Policy false) or of a base chain.
 	ChainEnd struct {

@@ -24,6 +24,9 @@ type Program struct {
 	rules    []rule
 	entry    [6]int // chain of each hook, -1 where the table has none
 	counters world.Slot[*world.Array[Counters]]
+	// shapes say of how many tests a rule's own part consists, and each of its matches
+	// behind that: a byte each. Most rules are alike.
+	shapes []string
 	// Linear asks every rule in turn: the slow twin that the index is held against.
 	Linear bool
 }
@@ -39,6 +42,7 @@ type chain struct {
 type rule struct {
 	pred    field.Pred
 	verdict trace.Verdict // Continue with a target or without any
+	shape   uint32        // number in Program.shapes
 	jump    int           // chain of Jump and Goto
 	target  Target
 	number  int // dense number in the host
@@ -55,6 +59,8 @@ type Compiler struct {
 	Counters world.Slot[*world.Array[Counters]]
 	Next     int
 	File     string
+
+	shapes map[string]uint32 // of the present table, see Program.shapes
 }
 
 // Compile compiles one table. An error is an *Error and names the line.
@@ -69,6 +75,7 @@ func (c *Compiler) Compile(rs *Ruleset, t *Table, number int) (*Program, error) 
 		n += len(ch.Rules)
 	}
 	p.rules = make([]rule, 0, n)
+	c.shapes = map[string]uint32{}
 	reach := reachable(t, index)
 	for i, ch := range t.Chains {
 		p.chains[i] = chain{first: len(p.rules), n: len(ch.Rules), policy: ch.Policy,
@@ -120,12 +127,14 @@ func (c *Compiler) rule(p *Program, rs *Ruleset, r *Rule, index map[string]int, 
 	out := rule{number: c.Next}
 	c.Next++
 	kids := appendIPTests(make([]field.Pred, 0, 4+len(r.Matches)), b, &r.IP)
+	own := len(kids)
 	for _, m := range r.Matches {
 		if err := admit(b, m.M, m.Ext.Limits); err != nil {
 			return &Error{rs.File, r.Line, "-m " + m.Ext.Name, err.Error()}
 		}
 		kids = append(kids, m.M.Pred(b))
 	}
+	out.shape = c.shape(p, own, kids[own:])
 	out.pred = field.And(kids...)
 	if r.Ext != nil {
 		if err := admit(b, r.Target, r.Ext.Limits); err != nil {
@@ -137,6 +146,22 @@ func (c *Compiler) rule(p *Program, rs *Ruleset, r *Rule, index map[string]int, 
 	}
 	p.rules = append(p.rules, out)
 	return nil
+}
+
+// shape is the number of the shape of a rule with some tests of its own and matches.
+func (c *Compiler) shape(p *Program, own int, matches []field.Pred) uint32 {
+	var buf [16]byte
+	b := append(buf[:0], byte(own))
+	for i := range matches {
+		b = append(b, byte(min(matches[i].Tests(), 255)))
+	}
+	n, ok := c.shapes[string(b)]
+	if !ok {
+		n = uint32(len(p.shapes))
+		p.shapes = append(p.shapes, string(b))
+		c.shapes[string(b)] = n
+	}
+	return n
 }
 
 func jumpOf(r *Rule, index map[string]int) (trace.Verdict, int) {
@@ -349,21 +374,34 @@ func (r *run) count(number int) {
 func (r *run) hotdrop(i int) { r.e.By = r.ref(i) }
 
 func (r *run) skipped(rl *rule, i int) {
-	r.e.Trace.Add(r.e.Packet, &trace.Skip{Ref: r.ref(i), Failed: firstFailed(&rl.pred, r.e)})
+	failed, at := firstFailed(&rl.pred, r.e)
+	r.e.Trace.Add(r.e.Packet, &trace.Skip{Ref: r.ref(i), Failed: failed,
+		Match: r.p.matchOf(rl, at), Unsure: failed.HasCall() && at+1 < rl.pred.Tests()})
 }
 
-// firstFailed is the first test of a conjunction that does not match. Tests that
-// change memory are not asked again.
-func firstFailed(p *field.Pred, e *Env) *field.Pred {
+// matchOf is the index of the match that a rule's test belongs to, -1 for the rule itself.
+func (p *Program) matchOf(rl *rule, test int) int {
+	shape := p.shapes[rl.shape]
+	for i := range len(shape) {
+		if test -= int(shape[i]); test < 0 {
+			return i - 1
+		}
+	}
+	return -1
+}
+
+// firstFailed is the first test of a conjunction that does not match, and its index.
+// Tests that change memory are not asked again.
+func firstFailed(p *field.Pred, e *Env) (*field.Pred, int) {
 	if p.Op != field.OpAnd {
-		return p
+		return p, 0
 	}
 	for i := range p.Kids {
 		if p.Kids[i].HasCall() || p.Kids[i].Eval(e) != field.Yes {
-			return &p.Kids[i]
+			return &p.Kids[i], i
 		}
 	}
-	return p
+	return p, 0
 }
 
 // ChainName returns the name of a chain of the table.
