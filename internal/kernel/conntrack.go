@@ -213,7 +213,7 @@ func (t tuple) print(b *strings.Builder, zone string) {
 		fmt.Fprintf(b, " type=%d code=%d id=%d", t.typ, t.code, t.id)
 	case t.proto == unix.IPPROTO_GRE:
 		fmt.Fprintf(b, " srckey=0x%x dstkey=0x%x", t.sport, t.dport)
-	case t.hasPort:
+	case t.hasPort, t.proto == unix.IPPROTO_DCCP: // 0 where Linux tracks no DCCP: 6.18
 		fmt.Fprintf(b, " sport=%d dport=%d", t.sport, t.dport)
 	}
 	if t.hasZone && t.zone != 0 {

@@ -32,7 +32,7 @@ type Tally struct {
 	Unsupported map[string]int
 	// Diffs are the disagreements. Each ends its scenario: memories have parted.
 	Diffs []string
-	Cover gen.Cover
+	Cover Cover
 	// Keep, if not empty, is a folder that gets a snapshot and the questions so far of
 	// each disagreement, for hookpath trace -s DIR/SEED/r --packets DIR/SEED/packets.
 	Keep string
@@ -42,15 +42,15 @@ type Tally struct {
 type pair struct {
 	seed    uint64
 	backend kernel.Backend
-	save    string
 	run     *kernel.Run
 	host    *walk.Host
 	state   *world.State
 	flows   []string // of the kernel, after the last question
-	// followed counts the choices that the kernel's trace answered.
-	followed int
-	files    map[string][]byte
-	asked    []kernel.Question
+	// sent tells that a program sends the present packet: what comes back over lo while
+	// a rule is asked is then received before the rule is done.
+	sent  bool
+	files map[string][]byte
+	asked []kernel.Question
 }
 
 // Run compares one scenario of the seed. The error is the run's own.
@@ -62,7 +62,7 @@ func (t *Tally) Run(ctx context.Context, seed uint64, o gen.Options, questions i
 		return fmt.Errorf("seed %d: lay out: %w", seed, err)
 	}
 	defer r.Close()
-	p := &pair{seed: seed, backend: o.Backend, save: sc.Hosts[0].Files["iptables-save"], run: r}
+	p := &pair{seed: seed, backend: o.Backend, run: r}
 	if err := p.build(); err != nil {
 		count(&t.Unsupported, err.Error())
 		return nil
@@ -148,19 +148,14 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 	}
 	g.Learn(a)
 	t.Packets++
-	t.Cover.Add(p.save, a.Steps)
 	asSent(&q, &a)
-	k, diff := p.settle(&q, &a)
+	k, diff := t.settle(p, &q, &a)
 	p.asked = append(p.asked, q)
 	if diff != nil {
 		t.Diffs = append(t.Diffs, p.story(k, &q, &a, diff))
 		return false, p.keep(t.Keep)
 	}
 	t.Agreed++
-	if p.followed > 0 {
-		t.Followed++
-		p.followed = 0
-	}
 	return true, nil
 }
 
@@ -188,30 +183,52 @@ const maxBranches = 64
 // settle looks for the answers of the dice under which the engine does what the
 // kernel did, keeps that memory, and returns that walk. Otherwise it returns the most
 // probable walk and how it differs.
-func (p *pair) settle(q *kernel.Question, a *kernel.Answer) (*walk.Walk, *Diff) {
+func (t *Tally) settle(p *pair, q *kernel.Question, a *kernel.Answer) (*walk.Walk, *Diff) {
 	defer func() { p.flows = a.Flows }()
 	var first *walk.Walk
 	var firstDiff *Diff
-	forced := []int{}
-	for n := 0; n < maxBranches && forced != nil; n++ {
-		for _, drawn := range p.drawn(a) {
-			dice := &world.Dice{Forced: forced, Drawn: drawn}
-			k := p.newWalk(a.At, dice)
-			f := p.follow(k, a)
-			p.put(k, q)
+	for _, drawn := range p.drawn(a) {
+		forced := []int{}
+		for n := 0; n < maxBranches && forced != nil; n++ {
+			dice := world.Dice{Forced: forced, Drawn: drawn}
+			k, followed := p.try(q, a, dice, false)
 			diff := p.differ(k, a)
 			if diff == nil {
+				t.Followed += min(1, followed)
+				diff = t.cover(p, k, q, a, dice)
 				p.state = k.World.State
-				p.followed += f.followed
-				return k, nil
+				return k, diff
 			}
 			if first == nil {
 				first, firstDiff = k, diff
 			}
-			forced = next(dice.Taken, forced)
+			forced = next(k.World.Dice.Taken, forced)
 		}
 	}
 	return first, firstDiff
+}
+
+// try walks a question with some answers of the dice; skips asks for the rules that did
+// not match. It counts the choices that the kernel's trace answered.
+func (p *pair) try(q *kernel.Question, a *kernel.Answer, dice world.Dice,
+	skips bool) (*walk.Walk, int) {
+	k := p.newWalk(a.At, &dice)
+	k.Trace.Skips = skips
+	f := p.follow(k, a)
+	p.put(k, q)
+	return k, f.followed
+}
+
+// cover counts what the packet of a walk met, by a walk that asks every rule in turn and
+// that must find the same.
+func (t *Tally) cover(p *pair, k *walk.Walk, q *kernel.Question, a *kernel.Answer,
+	dice world.Dice) *Diff {
+	slow, _ := p.try(q, a, dice, true)
+	if d := newDiff("index", p.steps(k.Trace), p.steps(slow.Trace)); d != nil {
+		return d
+	}
+	t.Cover.Add(p.host, slow.Trace)
+	return nil
 }
 
 // next is the next way through the tree of choices, depth first; nil when all were gone.
@@ -243,7 +260,7 @@ func (p *pair) newWalk(at time.Time, dice *world.Dice) *walk.Walk {
 
 // put puts a question to the engine.
 func (p *pair) put(k *walk.Walk, q *kernel.Question) {
-	if q.Out {
+	if p.sent = q.Out; q.Out {
 		p.host.Send(k, walk.Local{IP: slices.Clone(q.Packet), Socket: q.Socket, Mark: q.Mark,
 			UID: q.UID, GID: q.GID, Dev: p.dev(q.Dev), Transparent: q.Transparent})
 		return
@@ -259,7 +276,8 @@ func (p *pair) trial(q *kernel.Question) *walk.Walk {
 }
 
 // drawn are the ports that the kernel's NAT may have drawn, as its new connections
-// show: none, those of sources, those of destinations.
+// show, or what was delivered or sent where no connection is left: those of sources,
+// those of destinations, none.
 func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 	var src, dst []uint16
 	for _, f := range a.Flows {
@@ -281,7 +299,26 @@ func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 	if len(dst) > 0 {
 		out = append(out, dst)
 	}
+	for _, b := range a.Delivered {
+		out = append(out, packetPorts(b)...)
+	}
+	for _, f := range a.Out {
+		out = append(out, packetPorts(f.Bytes[min(packet.EthernetLen, len(f.Bytes)):])...)
+	}
 	return append(out, nil)
+}
+
+// packetPorts are the source and the destination port of an IP packet.
+func packetPorts(b []byte) [][]uint16 {
+	p, ok := packet.FromIP(slices.Clone(b))
+	if !ok || !p.Is4() {
+		return nil
+	}
+	src, dst, ok := p.Ports()
+	if !ok {
+		return nil
+	}
+	return [][]uint16{{src}, {dst}}
 }
 
 // ends are the ports (source, destination) of both directions of a connection's line.

@@ -53,7 +53,8 @@ func TestAgreement(t *testing.T) {
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
 	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP")}
 	for s := seed; s < seed+n; s++ {
-		o := gen.Options{Backend: kernel.Backend(1 + s%2), Random: s%4 > 1}
+		o := gen.Options{Backend: kernel.Backend(1 + s%2), Random: s%4 > 1,
+			Focus: gen.Focus(s)}
 		if err := tally.Run(t.Context(), s, o, 40); err != nil {
 			t.Error(err)
 		}

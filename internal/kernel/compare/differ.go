@@ -67,12 +67,15 @@ func (p *pair) kernelSteps(steps []kernel.Step) []string {
 }
 
 // inOrder are the events in the kernel's order: nf_tables tells of a rule behind what
-// its target set in motion (REJECT's answer), legacy rules before that.
-func (p *pair) inOrder(events []trace.Event) []trace.Event {
-	var out []trace.Event
-	var held []*trace.Rule
+// its target set in motion (REJECT's answer), legacy rules before that. What is not told
+// of yet comes apart, the innermost last.
+func (p *pair) inOrder(events []trace.Event) (out []trace.Event, held []*trace.Rule) {
 	for _, e := range events {
-		for n := len(held); n > 0 && held[n-1].SKB == e.Base().SKB; n = len(held) {
+		first := slices.IndexFunc(held, func(r *trace.Rule) bool { return r.SKB == e.Base().SKB })
+		if _, end := e.(*trace.Drop); end && p.sent && first == 0 {
+			continue // its answer may be received first
+		}
+		for n := len(held); first >= 0 && n > first; n = len(held) {
 			out, held = append(out, held[n-1]), held[:n-1]
 		}
 		r, ok := e.(*trace.Rule)
@@ -82,17 +85,18 @@ func (p *pair) inOrder(events []trace.Event) []trace.Event {
 		}
 		out = append(out, e)
 	}
-	for n := len(held); n > 0; n-- {
-		out = append(out, held[n-1])
-	}
-	return out
+	return out, held
 }
 
 // steps are the engine's trace in the kernel's words.
 func (p *pair) steps(t *trace.Trace) []string {
 	var out []string
 	var last trace.RuleRef
-	for _, e := range p.inOrder(t.Events) {
+	events, held := p.inOrder(t.Events)
+	for _, r := range slices.Backward(held) {
+		events = append(events, r)
+	}
+	for _, e := range events {
 		switch e := e.(type) {
 		case *trace.Rule:
 			out = append(out, p.step("rule", e.Ref, e.Ref.Rule, e.Verdict, e.Chain))

@@ -71,33 +71,20 @@ func (p *pair) ruleOf(number int) (*xtables.Program, trace.RuleRef) {
 	return nil, trace.RuleRef{}
 }
 
-// told is how many steps the kernel has told when the rules of a packet are asked:
-// nf_tables tells of a rule behind what its target set in motion.
+// told is how many steps the kernel has told when the rules of a packet are asked.
 func (f *follower) told(skb int) int {
 	n := 0
-	events := f.walk.Trace.Events
-	for i, e := range events {
-		r, ok := e.(*trace.Rule)
-		if !ok {
-			if _, ok := e.(*trace.ChainEnd); ok {
-				n++
-			}
-			continue
+	events, held := f.pair.inOrder(f.walk.Trace.Events)
+	for _, e := range events {
+		switch e.(type) {
+		case *trace.Rule, *trace.ChainEnd:
+			n++
 		}
-		nft := f.pair.host.Program(r.Ref.Table).Backend == xtables.NFT
-		if !nft || r.SKB == skb || over(events[i+1:], r.SKB) {
+	}
+	for _, r := range held {
+		if r.SKB == skb { // its next step is yet to come
 			n++
 		}
 	}
 	return n
-}
-
-// over tells whether a packet goes on in later events.
-func over(events []trace.Event, skb int) bool {
-	for _, e := range events {
-		if e.Base().SKB == skb {
-			return true
-		}
-	}
-	return false
 }

@@ -12,7 +12,8 @@ import (
 func (g *Gen) draft() *draft {
 	d := &draft{ttl: one[uint8](g, 64, 64, 64, 63, 128), sport: uint16(g.between(1024, 1030)),
 		dport: pick(g, ports()), seq: 1000, id: uint16(g.between(1, 3)), icmpType: 8,
-		flags: one[uint8](g, 2, 2, 2, 2, 0x10, 0x18, 0x04, 0x11)}
+		flags: one[uint8](g, 2, 2, 2, 2, 0x10, 0x18, 0x04, 0x11),
+		spi:   one[uint32](g, 300, 900)}
 	d.proto = draw(g, protocols()[:3]).number
 	f := pick(g, g.host.ifaces)
 	d.in, d.from = f.name, pick(g, f.neighs[:3])
@@ -31,6 +32,9 @@ func (g *Gen) draft() *draft {
 
 // bendingRule draws a rule to fit, sometimes none.
 func (g *Gen) bendingRule() *rule {
+	if f := g.host.features; len(f) > 0 && g.chance(70) {
+		return pick(g, f)
+	}
 	c := pick(g, g.host.chains())
 	if len(c.rules) == 0 || g.chance(10) {
 		return nil

@@ -19,9 +19,9 @@ import (
 type Options struct {
 	// Random adds dice: statistic --mode random, --random and --random-fully.
 	Random bool
-	// Only, if not empty, weights the named matches and targets up: each rule
-	// has one of them where its place allows.
-	Only []string
+	// Focus names what the scenario is about, see Focus: rules for it stand at the
+	// head of chains, and most packets are bent to them.
+	Focus []string
 	// Except are names of matches and targets that are never drawn.
 	Except []string
 	// Backend is what the rules are loaded with. The zero Backend is legacy.

@@ -51,6 +51,8 @@ type host struct {
 	tos      []uint8
 	remotes  []netip.Prefix // that routes lead to
 	acct     bool
+	features []*rule // that most packets are bent to
+	pref     int     // of the last ip rule that the focus added
 }
 
 // service is a socket of the host.
@@ -85,6 +87,7 @@ func (g *Gen) drawHost() *host {
 	g.drawServices(h)
 	g.drawSets(h)
 	g.drawTables(h)
+	g.placeFocus()
 	if h.acct {
 		h.sysctls = append(h.sysctls, "net.netfilter.nf_conntrack_acct = 1")
 	}
@@ -279,7 +282,7 @@ func ports() []uint16 { return []uint16{21, 22, 53, 80, 443, 1024, 5060, 8080, 3
 
 func (g *Gen) drawServices(h *host) {
 	seen := map[string]bool{}
-	for range g.between(0, 5) {
+	for range g.between(slices.Index(g.Focus, "-m socket")+1, 5) {
 		s := service{proto: one(g, "tcp", "udp"), uid: one(g, 0, 0, 33, 1000)}
 		a := one(g, netip.IPv4Unspecified(), pick(g, h.own()), addr(127, 0, 0, 1))
 		s.addr = netip.AddrPortFrom(a, pick(g, ports()))

@@ -2,6 +2,7 @@ package gen
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -42,8 +43,15 @@ func packetMatches() []match {
 		{"string", 3, nil, addString},
 		{"u32", 4, nil, addU32},
 		{"mac", 4, func(_ *Gen, r *rule) bool { return r.in("PREROUTING", "INPUT", "FORWARD") }, addMAC},
-		{"ah", 20, isProto(51), func(g *Gen, r *rule) { r.say(nil, "-m ah --ahspi 1:500") }},
-		{"esp", 20, isProto(50), func(g *Gen, r *rule) { r.say(nil, "-m esp --espspi 1:500") }},
+		{"ah", 20, isProto(51), func(g *Gen, r *rule) {
+			g.not(r, func(d *draft) { d.spi = 300 }, "-m ah", "--ahspi", "1:500")
+		}},
+		{"esp", 20, isProto(50), func(g *Gen, r *rule) {
+			g.not(r, func(d *draft) { d.spi = 300 }, "-m esp", "--espspi", "1:500")
+		}},
+		{"ipcomp", 20, isProto(108), func(g *Gen, r *rule) {
+			g.not(r, func(d *draft) { d.spi = 300 }, "-m ipcomp", "--ipcompspi", "1:500")
+		}},
 	}
 }
 
@@ -66,6 +74,14 @@ func connMatches() []match {
 		}},
 		{"connlabel", 1, tracked, func(g *Gen, r *rule) {
 			g.not(r, nil, "-m connlabel", "--label", g.between(0, 3))
+			if g.chance(50) {
+				r.say(nil, "--set")
+			}
+		}},
+		{"cluster", 2, tracked, func(g *Gen, r *rule) {
+			r.say(nil, "-m cluster --cluster-total-nodes", one(g, 2, 3))
+			g.not(r, nil, "--cluster-local-node", one(g, 1, 2))
+			r.say(nil, "--cluster-hash-seed 0xdeadbeef")
 		}},
 	}
 }
@@ -98,7 +114,7 @@ func hostMatches() []match {
 		{"devgroup", 4, nil, addDevgroup},
 		{"policy", 2, nil, addPolicyMatch},
 		{"physdev", 4, func(_ *Gen, r *rule) bool { return !r.in("OUTPUT") }, addPhysdev},
-		{"cpu", 1, nil, func(g *Gen, r *rule) { g.not(r, nil, "-m cpu", "--cpu", 900) }},
+		{"cpu", 1, nil, func(g *Gen, r *rule) { g.not(r, nil, "-m cpu", "--cpu", one(g, 0, 1, 900)) }},
 		{"time", 3, nil, addTime},
 	}
 }
@@ -126,7 +142,7 @@ func isProto(numbers ...uint8) func(*Gen, *rule) bool {
 
 // drawMatch adds an extension that fits the rule and is not there yet.
 func (g *Gen) drawMatch(r *rule) {
-	var fit, wanted []match
+	var fit []match
 	text := strings.Join(r.words, " ")
 	for _, m := range matches() {
 		if m.fits != nil && !m.fits(g, r) || strings.Contains(text, "-m "+m.name) ||
@@ -134,12 +150,6 @@ func (g *Gen) drawMatch(r *rule) {
 			continue
 		}
 		fit = append(fit, m)
-		if slices.Contains(g.Only, m.name) {
-			wanted = append(wanted, m)
-		}
-	}
-	if len(wanted) > 0 {
-		fit = wanted
 	}
 	draw(g, fit).add(g, r)
 }
@@ -148,6 +158,7 @@ func (g *Gen) drawMatch(r *rule) {
 func protoMatch(name string) func(*Gen, *rule) {
 	return map[string]func(*Gen, *rule){
 		"tcp": addTCP, "udp": addPorts("udp"), "sctp": addSCTP, "icmp": addICMP,
+		"dccp": addDCCP,
 	}[name]
 }
 
@@ -213,6 +224,13 @@ func tcpFlags(text string) uint8 {
 	return out
 }
 
+func addDCCP(g *Gen, r *rule) {
+	addPorts("dccp")(g, r)
+	if g.chance(40) {
+		g.not(r, nil, "--dccp-types", one(g, "REQUEST", "DATA,ACK", "REQUEST,RESET"))
+	}
+}
+
 func addSCTP(g *Gen, r *rule) {
 	addPorts("sctp")(g, r)
 	if g.chance(40) {
@@ -261,7 +279,8 @@ func addDSCP(g *Gen, r *rule) {
 
 func addECN(g *Gen, r *rule) {
 	if g.chance(50) {
-		g.not(r, func(d *draft) { d.tos |= 1 }, "-m ecn", "--ecn-ip-ect", g.between(0, 3))
+		n := g.between(0, 3)
+		g.not(r, func(d *draft) { d.tos = d.tos&^3 | uint8(n) }, "-m ecn", "--ecn-ip-ect", n)
 		return
 	}
 	g.not(r, func(d *draft) { d.flags |= 0xc0 }, "-m ecn", one(g, "--ecn-tcp-cwr", "--ecn-tcp-ece"))
@@ -384,8 +403,10 @@ func addAddrtype(g *Gen, r *rule) {
 	option := map[bool]string{true: "--dst-type", false: "--src-type"}[dst]
 	t := pick(g, types)
 	g.not(r, func(d *draft) {
-		if strings.HasPrefix(t, "LOCAL") {
-			g.wantAddr(d, !dst, pick(g, g.host.own()).String())
+		a := map[string]netip.Addr{"LOCAL": pick(g, g.host.own()), "BROADCAST": g.broadcast(),
+			"LOCAL,BROADCAST": g.broadcast(), "MULTICAST": addr(224, 0, 0, 5)}[t]
+		if a.IsValid() {
+			g.wantAddr(d, !dst, a.String())
 		}
 	}, option, t)
 	switch {
@@ -437,7 +458,7 @@ func addRpfilter(g *Gen, r *rule) {
 
 func addSocket(g *Gen, r *rule) {
 	s := "-m socket"
-	for _, o := range []string{"--transparent", "--nowildcard", "--restore-skmark"} {
+	for _, o := range []string{"--transparent", "--nowildcard"} {
 		if g.chance(25) {
 			s += " " + o
 		}
@@ -451,6 +472,7 @@ func (g *Gen) toService(d *draft) {
 		return
 	}
 	s := pick(g, g.host.sockets)
+	d.flags = 2
 	d.proto, d.dport = protoNumber(s.proto), s.addr.Port()
 	d.dst = s.addr.Addr()
 	if d.dst.IsUnspecified() || d.dst.IsLoopback() {

@@ -21,6 +21,7 @@ type draft struct {
 	icmpType     uint8
 	icmpCode     uint8
 	id           uint16 // of ICMP echo
+	spi          uint32 // of AH, ESP, IPComp
 	tos, ttl     uint8
 	mss          uint16
 	total        int // wanted length of the IP packet, 0: as it comes
@@ -72,16 +73,37 @@ func (d *draft) l4() []byte {
 		return d.icmp()
 	case 132:
 		return d.sctp()
-	case 51, 50:
-		b := make([]byte, 24)
-		b[0], b[1] = 6, 4
-		binary.BigEndian.PutUint32(b[4:], 300) // AH's SPI
-		if d.proto == 50 {
-			binary.BigEndian.PutUint32(b, 300)
-		}
-		return b
+	case 50, 51, 108:
+		return d.ipsec()
+	case 33:
+		return d.dccp()
 	}
 	return append([]byte{0, 0, 8, 0}, d.data(16)...)
+}
+
+// ipsec writes the head of ESP, AH or IPComp.
+func (d *draft) ipsec() []byte {
+	b := make([]byte, 24)
+	switch d.proto {
+	case 50:
+		binary.BigEndian.PutUint32(b, d.spi)
+	case 51:
+		b[0], b[1] = 6, 4
+		binary.BigEndian.PutUint32(b[4:], d.spi)
+	case 108:
+		b[0] = 6
+		binary.BigEndian.PutUint16(b[2:], uint16(d.spi))
+	}
+	return b
+}
+
+// dccp writes a REQUEST with short sequence numbers.
+func (d *draft) dccp() []byte {
+	b := make([]byte, 16)
+	binary.BigEndian.PutUint16(b[0:], d.sport)
+	binary.BigEndian.PutUint16(b[2:], d.dport)
+	b[4] = 4
+	return append(b, d.data(16)...)
 }
 
 // data is the payload, filled up to the wanted length.

@@ -270,6 +270,11 @@ func (g *Gen) anyAddr() netip.Addr {
 	return addr(g.IntN(256), g.IntN(256), g.IntN(256), g.IntN(256))
 }
 
+// broadcast draws a broadcast address of the host's networks.
+func (g *Gen) broadcast() netip.Addr {
+	return pick(g, pick(g, g.host.ifaces).addrs).broadcast()
+}
+
 // within draws an address of a network.
 func (g *Gen) within(p netip.Prefix) netip.Addr {
 	b := p.Addr().As4()

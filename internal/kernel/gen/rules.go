@@ -197,7 +197,7 @@ func (p protocol) weigh() int { return p.weight }
 func protocols() []protocol {
 	return []protocol{{"tcp", 6, 35}, {"udp", 17, 25}, {"icmp", 1, 12}, {"", 0, 25},
 		{"sctp", 132, 4}, {"gre", 47, 1}, {"esp", 50, 1}, {"ah", 51, 1}, {"udplite", 136, 1},
-		{"99", 99, 1}}
+		{"dccp", 33, 1}, {"ipcomp", 108, 1}, {"99", 99, 1}}
 }
 
 func protoNumber(name string) uint8 {

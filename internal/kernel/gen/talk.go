@@ -32,7 +32,8 @@ func (g *Gen) Bent() (table, chain string, n int, ok bool) {
 	if r == nil {
 		return "", "", 0, false
 	}
-	return r.table, r.name, slices.Index(r.chain.rules, r) + 1, true
+	n = slices.Index(r.chain.rules, r) + 1
+	return r.table, r.name, n, n > 0
 }
 
 // Next draws the next question.

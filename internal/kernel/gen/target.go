@@ -45,7 +45,7 @@ func verdicts() []target {
 		{"goto", 5, hasChild, func(g *Gen, r *rule) string { return g.toChild(r, "-g ") }},
 		{"REJECT", 7, at("filter"), addReject},
 		{"CT", 14, at("raw"), addCT},
-		{"NOTRACK", 5, at("raw"), plain("-j CT --notrack")},
+		{"NOTRACK", 5, at("raw"), plain("-j NOTRACK")},
 		{"TPROXY", 5, func(_ *Gen, r *rule) bool {
 			return r.table == "mangle" && r.in("PREROUTING") && (r.proto == 6 || r.proto == 17)
 		}, addTPROXY},
@@ -89,6 +89,16 @@ func changes() []target {
 			plain("-j CLASSIFY --set-class 1:2")},
 		{"CHECKSUM", 2, func(_ *Gen, r *rule) bool { return r.table == "mangle" && r.proto == 17 },
 			plain("-j CHECKSUM --checksum-fill")},
+		{"TCPOPTSTRIP", 2, func(_ *Gen, r *rule) bool { return r.table == "mangle" && r.proto == 6 },
+			func(g *Gen, r *rule) string {
+				r.say(func(d *draft) { d.flags, d.mss = 2, 1460 })
+				return "-j TCPOPTSTRIP --strip-options " + one(g, "mss", "mss,timestamp", "wscale")
+			}},
+		{"HMARK", 2, at("mangle"), func(g *Gen, _ *rule) string {
+			return "-j HMARK --hmark-tuple " + one(g, "src,dst", "src,dst,proto", "src,sport,dport") +
+				" --hmark-mod 10 --hmark-rnd 0x0000cafe --hmark-offset 1"
+		}},
+		{"CONNSECMARK", 1, at("mangle"), plain("-j CONNSECMARK --save")},
 	}
 }
 
@@ -97,23 +107,33 @@ func logs() []target {
 		{"LOG", 4, nil, plain(`-j LOG --log-prefix "seen "`)},
 		{"NFLOG", 3, nil, plain("-j NFLOG --nflog-group 5 --nflog-prefix x")},
 		{"TRACE", 1, at("raw"), plain("-j TRACE")},
+		{"AUDIT", 1, nil, func(g *Gen, _ *rule) string {
+			return "-j AUDIT --type " + one(g, "accept", "drop", "reject")
+		}},
+		{"RATEEST", 1, nil, func(g *Gen, _ *rule) string {
+			return fmt.Sprintf("-j RATEEST --rateest-name e%d --rateest-interval 250ms "+
+				"--rateest-ewmalog 500ms", g.IntN(3))
+		}},
+		{"IDLETIMER", 1, nil, func(g *Gen, _ *rule) string {
+			return fmt.Sprintf("-j IDLETIMER --timeout 600 --label hookpath%d", g.IntN(3))
+		}},
+		{"NFQUEUE", 1, at(""), func(g *Gen, _ *rule) string {
+			return fmt.Sprint("-j NFQUEUE --queue-num ", g.between(7, 9))
+		}},
+		{"TEE", 2, nil, func(g *Gen, _ *rule) string {
+			return "-j TEE --gateway " + g.gateway(pick(g, g.host.ifaces))
+		}},
 	}
 }
 
 // drawTarget ends the rule.
 func (g *Gen) drawTarget(r *rule) {
-	var fit, wanted []target
+	var fit []target
 	for _, t := range targets() {
 		if t.fits != nil && !t.fits(g, r) || slices.Contains(g.Except, t.name) {
 			continue
 		}
 		fit = append(fit, t)
-		if slices.Contains(g.Only, t.name) {
-			wanted = append(wanted, t)
-		}
-	}
-	if len(wanted) > 0 && g.chance(70) {
-		fit = wanted
 	}
 	t := draw(g, fit)
 	r.target = t.name
