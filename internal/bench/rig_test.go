@@ -1,0 +1,130 @@
+package bench
+
+import (
+	"encoding/binary"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/snapshot"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/walk"
+	"github.com/hookpath/hookpath/world"
+)
+
+// load is what is measured as loading: from the bytes of the files to a host with all
+// its indexes.
+func load(tb testing.TB, files map[string][]byte) *walk.Host {
+	tb.Helper()
+	d := snapshot.Dir{Name: "node", Files: files}
+	cfg, err := d.Config(snapshot.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	h, _, err := walk.Build(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return h
+}
+
+// TCP flags.
+const (
+	fin, synFlag, ack = 0x01, 0x02, 0x10
+)
+
+// segment is the frame of a TCP segment without payload that arrives on a device.
+func segment(h *walk.Host, dev string, p packet.Sentence, seq, ackSeq uint32, flags byte) []byte {
+	p.Proto, p.Given = packet.TCP, packet.GivenSPort|packet.GivenDPort
+	p.Complete()
+	ip, err := p.Packet()
+	if err != nil {
+		panic(err)
+	}
+	l4 := ip[20:]
+	binary.BigEndian.PutUint32(l4[4:], seq)
+	binary.BigEndian.PutUint32(l4[8:], ackSeq)
+	l4[13], l4[16], l4[17] = flags, 0, 0
+	binary.BigEndian.PutUint16(l4[16:],
+		packet.Fold(packet.Sum16(l4, packet.PseudoSum(p.Src, p.Dst, packet.TCP, len(l4)))))
+	q, _ := packet.FromIP(ip)
+	q.PushLink(h.Links.ByName(dev).MAC, packet.MAC{2, 0, 0, 0, 1, 9})
+	return slices.Clone(q.Frame())
+}
+
+// request is a client's segment to a Service.
+func request(h *walk.Host, sport uint16, dst packet.Addr, flags byte) []byte {
+	s := packet.Sentence{Src: packet.MustParseAddr(Client), Dst: dst, SPort: sport, DPort: Port}
+	if flags == synFlag {
+		return segment(h, In, s, 1000, 0, flags)
+	}
+	return segment(h, In, s, 1001, 5001, flags)
+}
+
+// rig walks frames through a host without observer, in memory that lasts.
+type rig struct {
+	tb  testing.TB
+	h   *walk.Host
+	in  packet.Dev
+	out packet.Dev
+	k   *walk.Walk
+	// last is how the last frame ended.
+	last trace.Outcome
+}
+
+func newRig(tb testing.TB, h *walk.Host) *rig {
+	r := &rig{tb: tb, h: h, in: h.Links.ByName(In).Index, out: h.Links.ByName("eth0").Index}
+	r.k = h.NewWalk(h.NewWorld(h.Memory().Fork()), nil)
+	r.k.End = func(o *trace.Outcome) { r.last = *o }
+	return r
+}
+
+// walk takes one frame through the host; it must leave again.
+func (r *rig) walk(dev packet.Dev, frame []byte) {
+	r.h.Receive(r.k, dev, frame)
+	if r.k.Err != nil {
+		r.tb.Fatal(r.k.Err)
+	}
+	if r.last.Result != trace.Transmitted {
+		r.tb.Fatalf("%s: %s", r.last.Result, r.last.Why)
+	}
+}
+
+// establish opens a connection to a Service and returns the client's next segment.
+func (r *rig) establish(sport uint16, dst packet.Addr) []byte {
+	r.walk(r.in, request(r.h, sport, dst, synFlag))
+	p, _ := packet.FromFrame(r.last.Frame)
+	sp, dp, _ := p.Ports()
+	answer := packet.Sentence{Src: p.Dst(), Dst: p.Src(), SPort: dp, DPort: sp}
+	r.walk(r.out, segment(r.h, "eth0", answer, 5000, 1001, synFlag|ack))
+	next := request(r.h, sport, dst, ack)
+	r.walk(r.in, next)
+	return next
+}
+
+// forget deletes a packet's connection, so that the next one is the first again.
+func (r *rig) forget(p *packet.Packet) {
+	id, _ := r.k.Conntrack.Hit(r.k.World, p)
+	r.k.Conntrack.Kill(r.k.World, id)
+}
+
+// watch is a stop watch of this process's processor time, which other work on the
+// machine disturbs less than the clock on the wall.
+type watch struct{ at int64 }
+
+func startWatch() watch { return watch{processorTime()} }
+
+// ns is the processor time since the start.
+func (w watch) ns() float64 { return float64(processorTime() - w.at) }
+
+func processorTime() int64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+var _ = world.Instant(0)
+var _ = fin
