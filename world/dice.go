@@ -97,13 +97,13 @@ func (d *Dice) Take(c Choice) int {
 		return 0
 	}
 	if d.Rand != nil {
-		return d.roll(&c)
+		return d.roll(c.N, c.Weights)
 	}
 	c.Key.Host = d.Host
 	if i, ok := d.known[c.Key]; ok {
 		return i
 	}
-	i := d.answer(&c)
+	i := d.answer(c)
 	if d.known == nil {
 		d.known = map[Key]int{}
 	}
@@ -111,9 +111,9 @@ func (d *Dice) Take(c Choice) int {
 	return i
 }
 
-func (d *Dice) answer(c *Choice) int {
+func (d *Dice) answer(c Choice) int {
 	if d.Oracle != nil {
-		if i, ok := d.Oracle(c); ok {
+		if i, ok := d.Oracle(&c); ok {
 			return i
 		}
 	}
@@ -121,32 +121,32 @@ func (d *Dice) answer(c *Choice) int {
 	if n := len(d.Taken); n < len(d.Forced) {
 		i = min(max(d.Forced[n], 0), c.N-1)
 	}
-	d.Taken = append(d.Taken, Taken{*c, i})
+	d.Taken = append(d.Taken, Taken{c, i})
 	if d.Watch != nil {
 		d.Watch(&d.Taken[len(d.Taken)-1])
 	}
 	return i
 }
 
-func (d *Dice) roll(c *Choice) int {
-	if c.Weights == nil {
-		return d.Rand.IntN(c.N)
+func (d *Dice) roll(n int, weights []uint64) int {
+	if weights == nil {
+		return d.Rand.IntN(n)
 	}
 	var sum uint64
-	for _, w := range c.Weights {
+	for _, w := range weights {
 		sum += w
 	}
 	if sum == 0 {
 		return 0
 	}
 	r := d.Rand.Uint64N(sum)
-	for i, w := range c.Weights {
+	for i, w := range weights {
 		if r < w {
 			return i
 		}
 		r -= w
 	}
-	return c.N - 1
+	return n - 1
 }
 
 // NextDrawn returns the next port that a kernel is known to have drawn.

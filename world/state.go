@@ -28,9 +28,50 @@ func Add[T Cell](s *Schema, mk func() T) Slot[T] {
 // cheap, and asking a fork never changes what it was forked from.
 type State struct {
 	parent *State
-	root   []Cell       // of the first state: every cell
-	forked map[int]Cell // of a fork: the cells that were asked for
-	depth  int          // of forks, since they were last laid together
+	root   []Cell // of the first state: every cell
+	forked cells  // of a fork: the cells that were asked for
+	depth  int    // of forks, since they were last laid together
+}
+
+// cells are some cells by number. The first few, which rooms have and every packet
+// asks, stand in an array.
+type cells struct {
+	few  [fewCells]Cell
+	more map[int]Cell
+}
+
+const fewCells = 24
+
+func (c *cells) get(n int) Cell {
+	if n < fewCells {
+		return c.few[n]
+	}
+	return c.more[n]
+}
+
+func (c *cells) set(n int, v Cell) {
+	if n < fewCells {
+		c.few[n] = v
+		return
+	}
+	if c.more == nil {
+		c.more = map[int]Cell{}
+	}
+	c.more[n] = v
+}
+
+// under takes the cells of another that c has not.
+func (c *cells) under(o *cells) {
+	for n, v := range o.few {
+		if c.few[n] == nil {
+			c.few[n] = v
+		}
+	}
+	for n, v := range o.more {
+		if c.get(n) == nil {
+			c.set(n, v)
+		}
+	}
 }
 
 // NewState makes the memory that the schema describes.
@@ -47,20 +88,17 @@ func (st *State) Fork() *State {
 	if st.depth >= maxDepth {
 		st = st.together()
 	}
-	return &State{parent: st, forked: map[int]Cell{}, depth: st.depth + 1}
+	return &State{parent: st, depth: st.depth + 1}
 }
 
 // together lays a chain of forks into one, so that what is between can be forgotten.
 func (st *State) together() *State {
-	all := map[int]Cell{}
+	all := &State{depth: 1}
 	for ; st.root == nil; st = st.parent {
-		for n, c := range st.forked {
-			if _, ok := all[n]; !ok {
-				all[n] = c
-			}
-		}
+		all.forked.under(&st.forked)
 	}
-	return &State{parent: st, forked: all, depth: 1}
+	all.parent = st
+	return all
 }
 
 // In returns the slot's cell in a state, for reading and writing.
@@ -70,18 +108,18 @@ func (st *State) cell(n int) Cell {
 	if st.root != nil {
 		return st.root[n]
 	}
-	if c, ok := st.forked[n]; ok {
+	if c := st.forked.get(n); c != nil {
 		return c
 	}
 	c := st.parent.frozen(n).Fork()
-	st.forked[n] = c
+	st.forked.set(n, c)
 	return c
 }
 
 // frozen finds the nearest cell without copying it.
 func (st *State) frozen(n int) Cell {
 	for ; st.root == nil; st = st.parent {
-		if c, ok := st.forked[n]; ok {
+		if c := st.forked.get(n); c != nil {
 			return c
 		}
 	}
@@ -91,19 +129,29 @@ func (st *State) frozen(n int) Cell {
 // Same tells whether two forks of one memory hold the same. It may say no of
 // states that only differ in how they came about.
 func (st *State) Same(o *State) bool {
-	all := maps.Clone(st.forked)
-	maps.Copy(all, o.forked)
-	for n := range all {
-		if !reflect.DeepEqual(st.writable(n), o.writable(n)) {
+	var all cells
+	all.under(&st.forked)
+	all.under(&o.forked)
+	for n := range all.few {
+		if all.few[n] != nil && !st.sameCell(o, n) {
+			return false
+		}
+	}
+	for n := range all.more {
+		if !st.sameCell(o, n) {
 			return false
 		}
 	}
 	return true
 }
 
+func (st *State) sameCell(o *State, n int) bool {
+	return reflect.DeepEqual(st.writable(n), o.writable(n))
+}
+
 // writable is a cell as cell returns it, without keeping it.
 func (st *State) writable(n int) Cell {
-	if c, ok := st.forked[n]; ok {
+	if c := st.forked.get(n); c != nil {
 		return c
 	}
 	return st.frozen(n).Fork()

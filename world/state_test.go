@@ -24,6 +24,9 @@ func TestFork(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &Schema{}
 		tab := Add(s, NewTable[int, int])
+		for range rapid.IntRange(0, 2*fewCells).Draw(t, "cells between") {
+			Add(s, func() *Var[int] { return &Var[int]{} })
+		}
 		arr := Add(s, func() *Array[int] { return NewArray[int](2) })
 		all := []twin{{s.NewState(), map[int]int{}, []int{0, 0}}}
 		all = append(all, all[0].fork())
