@@ -161,14 +161,24 @@ type Packet struct {
 // header is found behind the Ethernet header; a frame that is shorter than that
 // gives false.
 func FromFrame(frame []byte) (*Packet, bool) {
-	if len(frame) < EthernetLen {
+	p := new(Packet)
+	if !p.Load(frame) {
 		return nil, false
 	}
-	p := alloc(frame, Headroom)
+	return p, true
+}
+
+// Load makes p the packet that FromFrame returns, in p's own buffer where that is large
+// enough. It does nothing but say false to a frame that is too short.
+func (p *Packet) Load(frame []byte) bool {
+	if len(frame) < EthernetLen {
+		return false
+	}
+	p.fill(frame, Headroom)
 	p.proto = binary.BigEndian.Uint16(frame[12:14])
 	p.net = p.start + EthernetLen
 	p.FindTransport()
-	return p, true
+	return true
 }
 
 // FromIP returns a packet without link header that holds a copy of an IP packet.
@@ -176,7 +186,8 @@ func FromIP(b []byte) (*Packet, bool) {
 	if len(b) < 1 {
 		return nil, false
 	}
-	p := alloc(b, Headroom+EthernetLen)
+	p := new(Packet)
+	p.fill(b, Headroom+EthernetLen)
 	p.net = p.start
 	switch b[0] >> 4 {
 	case 4:
@@ -188,10 +199,15 @@ func FromIP(b []byte) (*Packet, bool) {
 	return p, true
 }
 
-func alloc(b []byte, headroom int) *Packet {
-	buf := make([]byte, headroom+len(b))
-	copy(buf[headroom:], b)
-	return &Packet{buf: buf, start: headroom, end: len(buf)}
+// fill begins the packet anew with bytes behind headroom.
+func (p *Packet) fill(b []byte, headroom int) {
+	n := headroom + len(b)
+	buf := p.buf
+	if cap(buf) < n {
+		buf = make([]byte, n)
+	}
+	*p = Packet{buf: buf[:n], start: headroom, end: n}
+	copy(p.buf[headroom:], b)
 }
 
 // Clone returns a deep copy.

@@ -95,9 +95,10 @@ func (k *Walk) copyToSelf() {
 func (k *Walk) transmitted(parent int) {
 	dev, frame := k.p.Out, k.p.Frame()
 	if k.Trace != nil {
-		k.Trace.Changed(k.p, &trace.Transmit{Dev: dev, Frame: clone(frame), Parent: parent})
+		frame = clone(frame)
+		k.Trace.Changed(k.p, &trace.Transmit{Dev: dev, Frame: frame, Parent: parent})
 	}
-	k.end(&trace.Outcome{Result: trace.Transmitted, Dev: dev, Frame: clone(frame)})
+	k.end(&trace.Outcome{Result: trace.Transmitted, Dev: dev, Frame: frame})
 }
 
 const loopback packet.Dev = 1

@@ -13,7 +13,7 @@ import (
 //
 // Kernel: net/core/dev.c, netif_receive_skb.
 func (h *Host) Receive(k *Walk, dev packet.Dev, frame []byte) {
-	p, ok := packet.FromFrame(frame)
+	p, ok := k.load(frame)
 	if !ok {
 		k.Err = fmt.Errorf("a frame of %d bytes has no Ethernet header", len(frame))
 		return
@@ -21,6 +21,15 @@ func (h *Host) Receive(k *Walk, dev packet.Dev, frame []byte) {
 	k.number(p)
 	k.receive(dev, p, 0)
 	k.drain()
+}
+
+// load makes a packet of a frame. Where nobody observes, all walks of k share one: what
+// holds on to a packet beyond its walk holds its bytes alone.
+func (k *Walk) load(frame []byte) (*packet.Packet, bool) {
+	if k.Trace != nil {
+		return packet.FromFrame(frame)
+	}
+	return &k.spare, k.spare.Load(frame)
 }
 
 // receive takes a frame from a device to its protocol. parent is the packet that it is

@@ -18,7 +18,8 @@ type Walk struct {
 	*Host
 	World *world.World
 	Trace *trace.Trace
-	// End, when set, gets each packet's end; a trace gets it anyway.
+	// End, when set, gets each packet's end; a trace gets it anyway. Outcome and frame
+	// are good until it returns.
 	End func(*trace.Outcome)
 	// Err is the first thing on the way that can't be walked.
 	Err error
@@ -37,6 +38,9 @@ type Walk struct {
 	teeing   bool // the present packet is a copy: it is not copied again
 	// inICMP tells that the kernel's ICMP socket is sending.
 	inICMP bool
+
+	outcome trace.Outcome // what End is shown
+	spare   packet.Packet // the first packet of a walk that nobody observes
 }
 
 // queued is a frame that a device will receive when the present work is done.
@@ -75,6 +79,14 @@ func (k *Walk) chose(t *world.Taken) {
 		e.SKB = k.p.SKB
 	}
 	k.Trace.Events = append(k.Trace.Events, e)
+}
+
+// Reset makes a walk without trace ready for another question in the same world. It
+// keeps its buffers, so that a packet on a known way costs no memory.
+func (k *Walk) Reset() {
+	k.Err, k.env.Unknown, k.narrowed = nil, nil, nil
+	k.queue, k.first, k.skbs = k.queue[:0], 0, 0
+	k.steps, k.hasDst = 0, false
 }
 
 // Unknown says that a field lies outside of what the question tells: a test on it
@@ -182,7 +194,8 @@ func (k *Walk) end(o *trace.Outcome) {
 		k.Trace.Outcomes = append(k.Trace.Outcomes, *o)
 	}
 	if k.End != nil {
-		k.End(o)
+		k.outcome = *o
+		k.End(&k.outcome)
 	}
 	k.Conntrack.Release(k.World, k.p)
 }

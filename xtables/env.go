@@ -74,6 +74,10 @@ type Env struct {
 	Narrow func(id field.ID, s *field.Set) bool
 	// Unknown are the fields that the question left open; nil for none.
 	Unknown map[field.ID]bool
+
+	// stack is where the jumps of the present walk through a table return to, above
+	// those of the walks that it is nested in.
+	stack []frame
 }
 
 // Deps implements field.Source.

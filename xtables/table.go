@@ -233,9 +233,6 @@ func (p *Program) HasHook(h trace.Hook) bool { return p.entry[h] >= 0 }
 // frame is where a jump returns to.
 type frame struct{ chain, next int }
 
-// maxStack bounds the jumps within jumps that are kept on the stack frame of Run.
-const maxStack = 32
-
 // Run walks the table's rules for a hook and returns Accept, DropIt, Queue or
 // Stolen.
 //
@@ -244,11 +241,11 @@ func (p *Program) Run(e *Env) trace.Verdict {
 	if p.entry[e.Hook] < 0 {
 		return trace.Accept
 	}
-	var buf [maxStack]frame
-	r := run{p: p, e: e, stack: buf[:0], at: frame{p.entry[e.Hook], 0}}
+	r := run{p: p, e: e, base: len(e.stack), at: frame{p.entry[e.Hook], 0}}
 	e.Table = p
 	for {
 		if v, done := r.step(); done {
+			e.stack = e.stack[:r.base]
 			return v
 		}
 	}
@@ -256,12 +253,12 @@ func (p *Program) Run(e *Env) trace.Verdict {
 
 // run is one walk through a table.
 type run struct {
-	p     *Program
-	e     *Env
-	at    frame
-	stack []frame
-	cur   cursor
-	hits  *world.Array[Counters]
+	p    *Program
+	e    *Env
+	at   frame
+	base int // of its jumps in Env.stack
+	cur  cursor
+	hits *world.Array[Counters]
 }
 
 // step goes to the next rule that matches, or to the end of the chain.
@@ -317,7 +314,7 @@ func (r *run) matched(rl *rule, i int) (trace.Verdict, bool) {
 	case trace.Continue:
 		return 0, false
 	case trace.Jump:
-		r.stack = append(r.stack, r.at)
+		r.e.stack = append(r.e.stack, r.at)
 		r.enter(rl.jump)
 		return 0, false
 	case trace.Goto:
@@ -345,8 +342,8 @@ func (r *run) endOfChain(c *chain) (trace.Verdict, bool) {
 // leave goes back behind the last jump, or takes the policy of the base chain when
 // there is none: after a goto from a base chain, too.
 func (r *run) leave() (trace.Verdict, bool) {
-	if n := len(r.stack); n > 0 {
-		r.at, r.stack = r.stack[n-1], r.stack[:n-1]
+	if n := len(r.e.stack); n > r.base {
+		r.at, r.e.stack = r.e.stack[n-1], r.e.stack[:n-1]
 		r.cur.seg = nil
 		return 0, false
 	}
