@@ -42,6 +42,7 @@ var house = []string{
 	"dataplane",
 	"web",
 	"demos",
+	"internal/bench",
 	"internal/kernel",
 	"internal/kernel/gen",
 	"internal/kernel/compare",
