@@ -11,6 +11,10 @@ type Match interface {
 	Pred(*Build) field.Pred
 }
 
+// Vanisher is implemented by matches of which iptables-nft may make nothing: what is
+// gone is not in the kernel, and not printed.
+type Vanisher interface{ Gone(*Context) bool }
+
 // Target is what a rule does with a packet that matched.
 type Target interface {
 	Options(*Spec)

@@ -1,7 +1,9 @@
 package xtables
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hookpath/hookpath/packet"
@@ -34,8 +36,10 @@ type ruleParser struct {
 	not   bool
 	tests bool // options other than commands were given
 	took  took
-	argv  Args
-	ctx   Context
+	// attached says that the argument and its option are one word.
+	attached bool
+	argv     Args
+	ctx      Context
 }
 
 // took is an argument that looks like an option: where an error follows, it may be
@@ -335,9 +339,10 @@ func (rp *ruleParser) basic(b *basic, label, arg string, hasArg bool) error {
 	if !b.arg && hasArg {
 		return optErr(label, "the option takes no argument")
 	}
+	rp.attached = hasArg
 	err := b.parse(rp, arg)
 	rp.not = false
-	if err == errOtherFamily {
+	if errors.Is(err, errOtherFamily) {
 		return err // as it is: the line is passed over
 	}
 	if err != nil {
@@ -391,6 +396,10 @@ func (rp *ruleParser) prefixes(out []Prefix, arg string) ([]Prefix, error) {
 }
 
 func (rp *ruleParser) optProto(arg string) error {
+	if rp.attached && rp.p.rs.Version < V1811 {
+		return fmt.Errorf("iptables 1.8.9 does not read a protocol that is written in one word with " +
+			"the option")
+	}
 	if rp.rule.IP.ProtoSet {
 		return fmt.Errorf("the option is given twice")
 	}
@@ -411,7 +420,7 @@ func (rp *ruleParser) optIn(arg string) (err error) {
 		return fmt.Errorf("the option is given twice")
 	}
 	rp.invert(NotIn)
-	rp.rule.IP.In, err = ifaceName(arg, rp.not)
+	rp.rule.IP.In, err = rp.ifaceName(arg)
 	return err
 }
 
@@ -420,22 +429,23 @@ func (rp *ruleParser) optOut(arg string) (err error) {
 		return fmt.Errorf("the option is given twice")
 	}
 	rp.invert(NotOut)
-	rp.rule.IP.Out, err = ifaceName(arg, rp.not)
+	rp.rule.IP.Out, err = rp.ifaceName(arg)
 	return err
 }
 
-// ifaceName checks an interface name or pattern.
+// ifaceName checks an interface name or pattern. Of "! +", which no packet matches,
+// iptables-legacy-save printed nothing before 1.8.11: the empty name says so.
 //
 // iptables: libxtables/xtables.c, xtables_parse_interface.
-func ifaceName(s string, not bool) (string, error) {
+func (rp *ruleParser) ifaceName(s string) (string, error) {
 	const ifnamsiz = 16
 	switch {
 	case s == "":
 		return "", fmt.Errorf("the interface name is empty")
 	case len(s) >= ifnamsiz:
 		return "", fmt.Errorf("interface name %q has more than %d bytes", s, ifnamsiz-1)
-	case s == "+" && not:
-		return "", fmt.Errorf("the rule would never match: ! +")
+	case s == "+" && rp.not && rp.p.rs.Version < V1811 && rp.p.rs.Backend == Legacy:
+		return "", nil
 	}
 	return s, nil
 }
@@ -574,6 +584,10 @@ func (rp *ruleParser) finishUses() error {
 			return &optionError{u.label, err.Error()}
 		}
 	}
+	rp.rule.Matches = slices.DeleteFunc(rp.rule.Matches, func(m MatchUse) bool {
+		v, ok := m.M.(Vanisher)
+		return ok && v.Gone(&rp.ctx)
+	})
 	return nil
 }
 

@@ -130,6 +130,14 @@ func (s *Spec) append(b []byte, f trace.Family) []byte {
 	return b
 }
 
+// quieter is a value that is not printed though it is negated.
+type quieter interface{ silent() bool }
+
+func isSilent(v Value) bool {
+	q, ok := v.(quieter)
+	return ok && q.silent()
+}
+
 func (o *Option) append(b []byte, f trace.Family) []byte {
 	not := o.not != nil && *o.not
 	switch {
@@ -142,7 +150,7 @@ func (o *Option) append(b []byte, f trace.Family) []byte {
 			return b
 		}
 		return append(append(appendNot(b, not), "--"...), o.Name...)
-	case o.value.Unset() && o.bits&always == 0 && !not:
+	case o.value.Unset() && o.bits&always == 0 && !(not && !isSilent(o.value)):
 		return b
 	}
 	b = append(append(appendNot(b, not), "--"...), o.Name...)

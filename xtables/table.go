@@ -212,11 +212,14 @@ func appendIPTests(kids []field.Pred, b *Build, t *IPTest) []field.Pred {
 	if !t.Dst.Unset() || t.Not&NotDst != 0 {
 		add(NotDst, field.Dst, t.Dst.Holds())
 	}
-	if t.In != "" && t.In != "+" {
+	if !anyDev(t.In) {
 		add(NotIn, field.In, b.Devs(t.In))
 	}
-	if t.Out != "" && t.Out != "+" {
+	if !anyDev(t.Out) {
 		add(NotOut, field.Out, b.Devs(t.Out))
+	}
+	if t.Not&NotIn != 0 && anyDev(t.In) || t.Not&NotOut != 0 && anyDev(t.Out) {
+		kids = append(kids, field.Never())
 	}
 	if t.Proto != 0 {
 		add(NotProto, field.Proto, field.Num(uint64(t.Proto)))
@@ -226,6 +229,9 @@ func appendIPTests(kids []field.Pred, b *Build, t *IPTest) []field.Pred {
 	}
 	return kids
 }
+
+// anyDev tells whether a name or pattern holds every interface, and none.
+func anyDev(name string) bool { return name == "" || name == "+" }
 
 // HasHook tells whether the table has a base chain at a hook.
 func (p *Program) HasHook(h trace.Hook) bool { return p.entry[h] >= 0 }

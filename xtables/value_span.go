@@ -20,6 +20,9 @@ type Span struct {
 	Proto  uint8  // the protocol whose services count, zero for any
 	// Hide says that the whole range is not printed, since it asks nothing.
 	Hide bool
+	// quiet says that the whole range is not printed behind a ! either, though it
+	// matches nothing: so iptables-save did before 1.8.11.
+	quiet bool
 	// Strict says that every release refuses a reversed range.
 	Strict bool
 	Given  bool
@@ -53,6 +56,7 @@ func (s *Span) Parse(a *Args) (err error) {
 		}
 	}
 	if s.Lo <= s.Hi {
+		s.quiet = a.Version < V1811 && s.Unset()
 		return nil
 	}
 	if s.Strict || a.Version >= V1811 {
@@ -81,6 +85,9 @@ func (s *Span) Append(b []byte, _ trace.Family) []byte {
 
 // Unset implements Value.
 func (s *Span) Unset() bool { return !s.Given || s.Hide && s.Lo == 0 && s.Hi == s.max() }
+
+// silent implements quieter.
+func (s *Span) silent() bool { return s.quiet }
 
 // Set is the set of numbers in the span.
 func (s *Span) Set() field.Set { return field.Between(s.Lo, s.Hi) }

@@ -61,13 +61,14 @@ type icmpType struct {
 type icmpName struct {
 	name        string
 	typ, lo, hi uint8
+	since       xtables.Version
 }
 
 // Parse implements xtables.Value.
 //
 // iptables: extensions/libxt_icmp.h, ipt_parse_icmp.
 func (v *icmpType) Parse(a *xtables.Args) error {
-	n, err := v.lookup(a.Word)
+	n, err := v.lookup(a.Word, a.Version)
 	if err == nil && n != nil {
 		v.typ, v.lo, v.hi = n.typ, n.lo, n.hi
 		return nil
@@ -81,8 +82,14 @@ func (v *icmpType) Parse(a *xtables.Args) error {
 		return fmt.Errorf("%q is not an ICMP type", a.Word)
 	}
 	v.typ, v.lo, v.hi = uint8(t), 0, 0xff
-	if has {
-		return v.code(code)
+	if !has {
+		return nil
+	}
+	if err := v.code(code); err != nil {
+		return err
+	}
+	if v.any && v.typ == 0xff && a.Version < xtables.V1811 {
+		v.lo, v.hi = 0, 0xff // printed as any, which it is to the kernel
 	}
 	return nil
 }
@@ -105,10 +112,10 @@ func (v *icmpType) code(s string) error {
 }
 
 // lookup finds a name by its beginning, which only one name may have.
-func (v *icmpType) lookup(word string) (found *icmpName, err error) {
+func (v *icmpType) lookup(word string, version xtables.Version) (found *icmpName, err error) {
 	for i := range v.names {
 		n := &v.names[i]
-		if !begins(n.name, word) {
+		if !begins(n.name, word) || version < n.since {
 			continue
 		}
 		if len(n.name) == len(word) {
@@ -148,47 +155,47 @@ func (v *icmpType) Unset() bool { return false }
 
 // icmpNames are the names of libxt_icmp; indented ones are codes.
 var icmpNames = []icmpName{
-	{"any", 0xff, 0, 0xff},
-	{"echo-reply", 0, 0, 0xff}, {"pong", 0, 0, 0xff},
-	{"destination-unreachable", 3, 0, 0xff},
-	{"network-unreachable", 3, 0, 0}, {"host-unreachable", 3, 1, 1},
-	{"protocol-unreachable", 3, 2, 2}, {"port-unreachable", 3, 3, 3},
-	{"fragmentation-needed", 3, 4, 4}, {"source-route-failed", 3, 5, 5},
-	{"network-unknown", 3, 6, 6}, {"host-unknown", 3, 7, 7},
-	{"network-prohibited", 3, 9, 9}, {"host-prohibited", 3, 10, 10},
-	{"TOS-network-unreachable", 3, 11, 11}, {"TOS-host-unreachable", 3, 12, 12},
-	{"communication-prohibited", 3, 13, 13}, {"host-precedence-violation", 3, 14, 14},
-	{"precedence-cutoff", 3, 15, 15},
-	{"source-quench", 4, 0, 0xff},
-	{"redirect", 5, 0, 0xff}, {"network-redirect", 5, 0, 0}, {"host-redirect", 5, 1, 1},
-	{"TOS-network-redirect", 5, 2, 2}, {"TOS-host-redirect", 5, 3, 3},
-	{"echo-request", 8, 0, 0xff}, {"ping", 8, 0, 0xff},
-	{"router-advertisement", 9, 0, 0xff}, {"router-solicitation", 10, 0, 0xff},
-	{"time-exceeded", 11, 0, 0xff}, {"ttl-exceeded", 11, 0, 0xff},
-	{"ttl-zero-during-transit", 11, 0, 0}, {"ttl-zero-during-reassembly", 11, 1, 1},
-	{"parameter-problem", 12, 0, 0xff}, {"ip-header-bad", 12, 0, 0},
-	{"required-option-missing", 12, 1, 1},
-	{"timestamp-request", 13, 0, 0xff}, {"timestamp-reply", 14, 0, 0xff},
-	{"address-mask-request", 17, 0, 0xff}, {"address-mask-reply", 18, 0, 0xff},
+	{"any", 0xff, 0, 0xff, 0},
+	{"echo-reply", 0, 0, 0xff, 0}, {"pong", 0, 0, 0xff, 0},
+	{"destination-unreachable", 3, 0, 0xff, 0},
+	{"network-unreachable", 3, 0, 0, 0}, {"host-unreachable", 3, 1, 1, 0},
+	{"protocol-unreachable", 3, 2, 2, 0}, {"port-unreachable", 3, 3, 3, 0},
+	{"fragmentation-needed", 3, 4, 4, 0}, {"source-route-failed", 3, 5, 5, 0},
+	{"network-unknown", 3, 6, 6, 0}, {"host-unknown", 3, 7, 7, 0},
+	{"network-prohibited", 3, 9, 9, 0}, {"host-prohibited", 3, 10, 10, 0},
+	{"TOS-network-unreachable", 3, 11, 11, 0}, {"TOS-host-unreachable", 3, 12, 12, 0},
+	{"communication-prohibited", 3, 13, 13, 0}, {"host-precedence-violation", 3, 14, 14, 0},
+	{"precedence-cutoff", 3, 15, 15, 0},
+	{"source-quench", 4, 0, 0xff, 0},
+	{"redirect", 5, 0, 0xff, 0}, {"network-redirect", 5, 0, 0, 0}, {"host-redirect", 5, 1, 1, 0},
+	{"TOS-network-redirect", 5, 2, 2, 0}, {"TOS-host-redirect", 5, 3, 3, 0},
+	{"echo-request", 8, 0, 0xff, 0}, {"ping", 8, 0, 0xff, 0},
+	{"router-advertisement", 9, 0, 0xff, 0}, {"router-solicitation", 10, 0, 0xff, 0},
+	{"time-exceeded", 11, 0, 0xff, 0}, {"ttl-exceeded", 11, 0, 0xff, 0},
+	{"ttl-zero-during-transit", 11, 0, 0, 0}, {"ttl-zero-during-reassembly", 11, 1, 1, 0},
+	{"parameter-problem", 12, 0, 0xff, 0}, {"ip-header-bad", 12, 0, 0, 0},
+	{"required-option-missing", 12, 1, 1, 0},
+	{"timestamp-request", 13, 0, 0xff, 0}, {"timestamp-reply", 14, 0, 0xff, 0},
+	{"address-mask-request", 17, 0, 0xff, 0}, {"address-mask-reply", 18, 0, 0xff, 0},
 }
 
 // icmp6Names are the names of libip6t_icmp6.
 var icmp6Names = []icmpName{
-	{"destination-unreachable", 1, 0, 0xff}, {"no-route", 1, 0, 0},
-	{"communication-prohibited", 1, 1, 1}, {"beyond-scope", 1, 2, 2},
-	{"address-unreachable", 1, 3, 3}, {"port-unreachable", 1, 4, 4},
-	{"failed-policy", 1, 5, 5}, {"reject-route", 1, 6, 6},
-	{"packet-too-big", 2, 0, 0xff},
-	{"time-exceeded", 3, 0, 0xff}, {"ttl-exceeded", 3, 0, 0xff},
-	{"ttl-zero-during-transit", 3, 0, 0}, {"ttl-zero-during-reassembly", 3, 1, 1},
-	{"parameter-problem", 4, 0, 0xff}, {"bad-header", 4, 0, 0},
-	{"unknown-header-type", 4, 1, 1}, {"unknown-option", 4, 2, 2},
-	{"echo-request", 128, 0, 0xff}, {"ping", 128, 0, 0xff},
-	{"echo-reply", 129, 0, 0xff}, {"pong", 129, 0, 0xff},
-	{"mld-listener-query", 130, 0, 0xff}, {"mld-listener-report", 131, 0, 0xff},
-	{"mld-listener-done", 132, 0, 0xff}, {"mld-listener-reduction", 132, 0, 0xff},
-	{"router-solicitation", 133, 0, 0xff}, {"router-advertisement", 134, 0, 0xff},
-	{"neighbour-solicitation", 135, 0, 0xff}, {"neighbor-solicitation", 135, 0, 0xff},
-	{"neighbour-advertisement", 136, 0, 0xff}, {"neighbor-advertisement", 136, 0, 0xff},
-	{"redirect", 137, 0, 0xff},
+	{"destination-unreachable", 1, 0, 0xff, 0}, {"no-route", 1, 0, 0, 0},
+	{"communication-prohibited", 1, 1, 1, 0}, {"beyond-scope", 1, 2, 2, 0},
+	{"address-unreachable", 1, 3, 3, 0}, {"port-unreachable", 1, 4, 4, 0},
+	{"failed-policy", 1, 5, 5, 0}, {"reject-route", 1, 6, 6, 0},
+	{"packet-too-big", 2, 0, 0xff, 0},
+	{"time-exceeded", 3, 0, 0xff, 0}, {"ttl-exceeded", 3, 0, 0xff, 0},
+	{"ttl-zero-during-transit", 3, 0, 0, 0}, {"ttl-zero-during-reassembly", 3, 1, 1, 0},
+	{"parameter-problem", 4, 0, 0xff, 0}, {"bad-header", 4, 0, 0, 0},
+	{"unknown-header-type", 4, 1, 1, 0}, {"unknown-option", 4, 2, 2, 0},
+	{"echo-request", 128, 0, 0xff, 0}, {"ping", 128, 0, 0xff, 0},
+	{"echo-reply", 129, 0, 0xff, 0}, {"pong", 129, 0, 0xff, 0},
+	{"mld-listener-query", 130, 0, 0xff, xtables.V1811}, {"mld-listener-report", 131, 0, 0xff, xtables.V1811},
+	{"mld-listener-done", 132, 0, 0xff, xtables.V1811}, {"mld-listener-reduction", 132, 0, 0xff, xtables.V1811},
+	{"router-solicitation", 133, 0, 0xff, 0}, {"router-advertisement", 134, 0, 0xff, 0},
+	{"neighbour-solicitation", 135, 0, 0xff, 0}, {"neighbor-solicitation", 135, 0, 0xff, 0},
+	{"neighbour-advertisement", 136, 0, 0xff, 0}, {"neighbor-advertisement", 136, 0, 0xff, 0},
+	{"redirect", 137, 0, 0xff, 0},
 }

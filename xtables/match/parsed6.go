@@ -221,7 +221,7 @@ type mh struct {
 }
 
 func newMH() xtables.Match {
-	return &mh{headers: headers{"mh"}, Type: mhSpan{xtables.Span{Max: 255, Hide: true}}}
+	return &mh{headers: headers{"mh"}, Type: mhSpan{xtables.Span{Max: 255, Hide: true, Strict: true}}}
 }
 
 // Options implements xtables.Match.

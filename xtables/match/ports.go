@@ -35,6 +35,14 @@ func (p *ports) native(b *xtables.Build) field.Pred {
 		test(&p.Dst, field.DstPort, p.NotDst)))
 }
 
+// gone tells whether iptables-nft made nothing of the ports: before 1.8.11, of a negated
+// range that holds every port.
+func (p *ports) gone(c *xtables.Context) bool {
+	whole := func(s *xtables.Span, not bool) bool { return s.Unset() && (not || !s.Given) }
+	return c.Backend == xtables.NFT && c.Version < xtables.V1811 && !p.empty() &&
+		whole(&p.Src, p.NotSrc) && whole(&p.Dst, p.NotDst)
+}
+
 // empty tells whether nothing is asked, so that the match is the kernel's own also
 // with iptables-nft.
 func (p *ports) empty() bool {

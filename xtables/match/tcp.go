@@ -38,6 +38,11 @@ func (m *tcp) Options(s *xtables.Spec) {
 	s.OneOf("tcp-flags", "syn")
 }
 
+// Gone implements xtables.Vanisher.
+func (m *tcp) Gone(c *xtables.Context) bool {
+	return m.gone(c) && m.Option == 0 && m.Flags.Unset()
+}
+
 // Pred implements xtables.Match.
 func (m *tcp) Pred(b *xtables.Build) field.Pred {
 	if b.Backend == xtables.NFT && m.Option == 0 && !(m.empty() && m.Flags.Unset()) {

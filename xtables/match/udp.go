@@ -17,6 +17,9 @@ func newUDP() xtables.Match {
 	return &udp{ports{Src: s, Dst: s}}
 }
 
+// Gone implements xtables.Vanisher.
+func (m *udp) Gone(c *xtables.Context) bool { return m.gone(c) }
+
 // Pred implements xtables.Match.
 func (m *udp) Pred(b *xtables.Build) field.Pred {
 	if b.Backend == xtables.NFT && !m.empty() {

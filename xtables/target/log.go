@@ -98,6 +98,12 @@ func (t *nflog) Options(s *xtables.Spec) {
 	s.Var("nflog-size", &t.Size)
 	s.Var("nflog-threshold", &t.Threshold)
 	s.OneOf("nflog-range", "nflog-size")
+	s.Check(func(c *xtables.Context) error {
+		if c.Backend == xtables.NFT {
+			t.Range = xtables.Number{} // nft has nothing for it, and the kernel never read it
+		}
+		return nil
+	})
 }
 
 // traced makes the kernel log each rule that the packet meets.
