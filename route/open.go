@@ -70,6 +70,9 @@ func (f *FIB) completeRoutes() {
 // Assumed lists what was assumed where the snapshot does not say.
 func (f *FIB) Assumed() []string { return f.assumed }
 
+// AddressRoutes are the routes that the addresses of a host bring along.
+func AddressRoutes(links *link.Table) []Route { return (&FIB{links: links}).addressRoutes() }
+
 // addressRoutes are the routes that addresses bring along.
 //
 // Kernel: net/ipv4/fib_frontend.c, fib_add_ifaddr.

@@ -26,6 +26,9 @@ type Options struct {
 	Devs []string
 	// Now is the time where meta.json does not say it.
 	Now world.Instant
+	// Changes are commands that change the host: ip rule, ip route, ip addr,
+	// sysctl -w, iptables, conntrack -D.
+	Changes []string
 }
 
 // Config reads all files of the snapshot and puts them together. What the snapshot
@@ -33,7 +36,7 @@ type Options struct {
 func (d *Dir) Config(o Options) (walk.Config, error) {
 	r := &reader{d: d, o: o, c: &walk.Config{Name: d.Name, Now: o.Now}}
 	for _, step := range []func() error{r.meta, r.names, r.rules, r.links, r.routes, r.neighs,
-		r.sysctl, r.sockets, r.memory, r.foreign} {
+		r.sysctl, r.sockets, r.memory, r.foreign, r.change} {
 		if err := step(); err != nil {
 			return walk.Config{}, err
 		}

@@ -158,6 +158,7 @@ func (p *parser) change(c *Chain, cmd command, rules []Rule) error {
 	case 'A':
 		c.Rules = append(c.Rules, rules...)
 	case 'I':
+		slices.Reverse(rules) // of several addresses each goes to the same place
 		c.Rules = slices.Insert(c.Rules, cmd.num-1, rules...)
 	case 'R':
 		return p.replace(c, cmd.num-1, rules)

@@ -25,6 +25,7 @@ type node struct {
 	dir     *snapshot.Dir
 	assumed []string
 	devs    []string // interfaces that questions named
+	changes []string // commands that change the host
 	now     world.Instant
 }
 
@@ -78,7 +79,7 @@ func (l *lab) add(dirs ...*snapshot.Dir) error {
 
 // build makes the host, anew when a question named another interface.
 func (n *node) build() error {
-	cfg, err := n.dir.Config(snapshot.Options{Devs: n.devs, Now: n.now})
+	cfg, err := n.dir.Config(snapshot.Options{Devs: n.devs, Now: n.now, Changes: n.changes})
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type traceFlags struct {
 	allRules  bool
 	noReply   bool
 	colour    string
+	with      []string
 }
 
 func newTrace(e *Env) *cobra.Command {
@@ -50,6 +51,8 @@ Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 er
 	fl.StringArrayVarP(&f.snapshots, "snapshot", "s", nil,
 		"directory, archive or file to read (repeatable); without it, this machine")
 	fl.StringVar(&f.demo, "demo", "", "an embedded host; without PACKET, the packet that shows it")
+	fl.StringArrayVar(&f.with, "with", nil, "walk a host that this command has changed: ip rule, "+
+		"ip route, ip addr, sysctl -w, iptables, conntrack -D (repeatable; HOST# COMMAND)")
 	fl.StringVar(&f.host, "host", "", "host of the question, where there are several")
 	fl.StringVar(&f.in, "in", "", "interface that --frame or --pcap arrive on")
 	fl.StringVar(&f.frame, "frame", "", "an Ethernet frame in hex")
@@ -89,6 +92,9 @@ func (f *traceFlags) run(e *Env, args []string) error {
 	}
 	l, err := loadLab(e, f.snapshots)
 	if err != nil {
+		return err
+	}
+	if err := l.with(f.with, f.host); err != nil {
 		return err
 	}
 	if f.packets != "" {
