@@ -25,6 +25,19 @@ func (p *pair) keep(dir string) error {
 			return err
 		}
 	}
+	after, err := p.run.Collect("r")
+	if err != nil {
+		return err
+	}
+	for name, text := range after {
+		file := filepath.Join(dir, "after", filepath.Base(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
 	var lines []byte
 	for i := range p.asked {
 		b, err := json.Marshal(line(&p.asked[i]))

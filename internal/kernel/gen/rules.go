@@ -148,6 +148,11 @@ func (r *rule) say(wish func(*draft), words ...any) {
 	}
 }
 
+// has tells whether the rule has these words.
+func (r *rule) has(words string) bool {
+	return strings.Contains(strings.Join(r.words, " ")+" ", words+" ")
+}
+
 // not draws "!" before an option. The wish of an inverted option is dropped,
 // since almost any packet fits.
 func (g *Gen) not(r *rule, wish func(*draft), words ...any) {

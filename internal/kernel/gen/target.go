@@ -79,7 +79,9 @@ func changes() []target {
 			return "-j TTL " + one(g, "--ttl-set 64", "--ttl-inc 2", "--ttl-dec 1", "--ttl-set 1")
 		}},
 		{"TCPMSS", 8, func(_ *Gen, r *rule) bool {
-			return r.table == "mangle" && r.proto == 6 && r.in("FORWARD", "OUTPUT", "POSTROUTING")
+			// iptables-nft-save 1.8.9 prints only the last of two -m tcp.
+			return r.table == "mangle" && r.proto == 6 && r.in("FORWARD", "OUTPUT", "POSTROUTING") &&
+				!r.has("-m tcp")
 		}, func(g *Gen, r *rule) string {
 			r.say(func(d *draft) { d.flags, d.mss = 2, 1460 }, "-m tcp --tcp-flags SYN,RST SYN")
 			return "-j TCPMSS " + one(g, "--clamp-mss-to-pmtu", "--set-mss 1000")
