@@ -309,7 +309,7 @@ func (t *Table) Solicit(w *world.World, r Router, dev packet.Dev, target,
 	if sender.IsZero() {
 		sender = packet.V4(0)
 	}
-	if _, known := t.Neighbour(w, dev, target); !known {
+	if n, known := t.Neighbour(w, dev, target); !known || !n.State.IsValid() {
 		t.Learn(w, Neigh{Dev: dev, Addr: target, State: Incomplete})
 	}
 	return ARP{Op: ARPRequest, SenderMAC: l.MAC, Sender: sender, Target: target}, true

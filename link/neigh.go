@@ -1,6 +1,8 @@
 package link
 
 import (
+	"strings"
+
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/world"
@@ -29,6 +31,35 @@ func (t *Table) Neighbour(w *world.World, dev packet.Dev, a packet.Addr) (Neigh,
 	}
 	n, ok := t.neighs[k]
 	return n, ok
+}
+
+// Asked tells whether a neighbour is being asked for at the moment: its requests are
+// not used up. One that the snapshot shows incomplete is.
+//
+// Kernel: net/core/neighbour.c, neigh_timer_handler; neigh_max_probes.
+func (t *Table) Asked(w *world.World, dev packet.Dev, a packet.Addr) bool {
+	n, known := t.Neighbour(w, dev, a)
+	if !known || n.State != Incomplete {
+		return false
+	}
+	l := t.ByIndex(dev)
+	if t.cfg.Schema == nil || l == nil {
+		return true
+	}
+	e, ok := t.learnt.In(w.State).Get(neighKey{dev, a})
+	if !ok {
+		return true
+	}
+	probes := t.neighConf(l, "mcast_solicit", 3)
+	retrans := t.neighConf(l, "retrans_time_ms", 1000)
+	return w.Now < e.at+world.Instant(probes*retrans)*(world.Second/1000)
+}
+
+// neighConf is a setting of a device's neighbours, which it was given by "default".
+func (t *Table) neighConf(l *Link, key string, def int) int {
+	const dir = "net.ipv4.neigh."
+	def = t.cfg.Sysctl.Int(dir+"default."+key, def)
+	return t.cfg.Sysctl.Int(dir+strings.ReplaceAll(l.Name, ".", "/")+"."+key, def)
 }
 
 // Learn puts a neighbour into memory, as an ARP packet does.

@@ -23,19 +23,16 @@ func (k *Walk) receiveARP(l *link.Link) {
 		why = "arp"
 	}
 	k.end(&trace.Outcome{Result: trace.Absorbed, Dev: l.Index, Why: why})
+	k.answered(ans.Learnt, k.p.SKB)
 	if ans.Replies {
 		k.nested(func() { k.sendARP(l, ans.Reply, ans.Reply.TargetMAC, k.p.SKB) })
 	}
 }
 
-// solicit asks for the next hop of the present packet, which waits. An entry that is
-// being asked for already is not asked for again.
+// solicit asks for the next hop of the present packet, which waits.
 //
 // Kernel: net/core/neighbour.c, __neigh_event_send.
 func (k *Walk) solicit(out *link.Link, hop packet.Addr) {
-	if n, known := k.Links.Neighbour(k.World, out.Index, hop); known && n.State == link.Incomplete {
-		return
-	}
 	a, ok := k.Links.Solicit(k.World, k.Routes, out.Index, hop, k.p.Src())
 	if !ok {
 		return

@@ -69,6 +69,7 @@ type Host struct {
 	memory   *world.State
 
 	fragments fragments
+	waiting   world.Slot[*world.Table[hop, waiting]]
 	peers     world.Slot[*world.Table[peerKey, peer]]
 
 	conntrackUsed, defragUsed, natUsed bool
@@ -121,6 +122,7 @@ func (h *Host) buildRooms(cfg *Config) (err error) {
 	h.Conntrack = conntrack.New(h.schema, conntrack.Config{Sysctl: cfg.Sysctl,
 		Kernel: h.Kernel.Major<<16 | h.Kernel.Minor<<8})
 	h.fragments = newFragments(h.schema, cfg.Sysctl)
+	h.waiting = world.Add(h.schema, world.NewTable[hop, waiting])
 	h.peers = world.Add(h.schema, world.NewTable[peerKey, peer])
 	h.NAT = nat.New(h.Conntrack, h.Links)
 	h.Conntrack.NAT = h.NAT

@@ -28,7 +28,9 @@ type pair struct {
 	state *world.State
 	// clock is set where the packets carry the time of day, which is written as one.
 	clock bool
-	sent  int // frames that left in all: a case without any proves nothing
+	// ordered is set where frames are compared in the order in which they left.
+	ordered bool
+	sent    int // frames that left in all: a case without any proves nothing
 }
 
 // needRoot skips where no namespaces can be made.
@@ -113,7 +115,9 @@ func (p *pair) engine(tr *trace.Trace, at time.Time, sock string) string {
 			out = append(out, "deliver "+p.plain(e.Frame, 0, at, sock))
 		}
 	}
-	sort.Strings(out)
+	if !p.ordered {
+		sort.Strings(out)
+	}
 	return strings.Join(out, "\n     ")
 }
 
@@ -125,7 +129,9 @@ func (p *pair) kernel(a *kernel.Answer, sock string) string {
 	for _, d := range a.Delivered {
 		out = append(out, "deliver "+p.plain(d, 0, a.At, sock))
 	}
-	sort.Strings(out)
+	if !p.ordered {
+		sort.Strings(out)
+	}
 	return strings.Join(out, "\n     ")
 }
 

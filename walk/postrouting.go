@@ -52,8 +52,12 @@ func (k *Walk) transmit() {
 		k.Trace.Add(k.p, &trace.Neigh{Dev: d.Out, Addr: hop, MAC: mac, Found: known})
 	}
 	if !known {
+		asked := k.Links.Asked(k.World, out.Index, hop)
+		k.wait(out, hop, asked)
 		k.end(&trace.Outcome{Result: trace.Absorbed, Dev: d.Out, Why: "no-neighbour"})
-		k.solicit(out, hop)
+		if !asked {
+			k.solicit(out, hop)
+		}
 		return
 	}
 	k.p.Partial = false

@@ -71,3 +71,44 @@ func TestWireAgainstKernel(t *testing.T) {
 		})
 	}
 }
+
+// arpReply says that 10.0.x.x is at a MAC address that ends in its last octet.
+func arpReply(sender [4]byte) []byte {
+	mac := []byte{2, 0, 0, 0, sender[2], sender[3]}
+	b := append([]byte{2, 0, 0, 0, 1, 1}, mac...)
+	b = append(b, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2)
+	b = append(append(b, mac...), sender[:]...)
+	return append(b, 2, 0, 0, 0, 1, 1, 10, 0, 1, 1)
+}
+
+// TestWaitingAgainstKernel holds packets until their next hop answers, or asks itself.
+func TestWaitingAgainstKernel(t *testing.T) {
+	toEth1 := func(b []byte) []byte { copy(b, []byte{2, 0, 0, 0, 1, 1}); return b }
+	request := arpRequest([4]byte{10, 0, 1, 1})
+	copy(request[6:], []byte{2, 0, 0, 0, 1, 77})
+	copy(request[22:], []byte{2, 0, 0, 0, 1, 77, 10, 0, 1, 77})
+	for _, tt := range []struct {
+		name   string
+		answer []byte
+		sent   int
+	}{
+		{"a reply", toEth1(arpReply([4]byte{10, 0, 1, 77})), 6},
+		{"another's reply", toEth1(arpReply([4]byte{10, 0, 1, 78})), 4},
+		{"its own request", request, 7},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPair(t, map[string]string{"sysctl": "net.ipv4.ip_forward = 1\n"})
+			p.ordered = true
+			for i := range 3 {
+				frame := datagram("10.0.1.77", 10+i)
+				p.agree(kernel.Question{In: "eth0", Frame: frame})
+			}
+			p.agree(kernel.Question{In: "eth0", Frame: datagram("10.0.1.78", 1400)})
+			p.agree(kernel.Question{In: "eth1", Frame: tt.answer})
+			p.agree(kernel.Question{In: "eth0", Frame: datagram("10.0.1.77", 20)})
+			if p.sent != tt.sent {
+				t.Errorf("%d frames left, want %d", p.sent, tt.sent)
+			}
+		})
+	}
+}
