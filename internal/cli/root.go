@@ -31,6 +31,8 @@ type Env struct {
 	Width int
 	// Colour tells whether Out is a terminal that shows colours.
 	Colour bool
+	// Progress tells whether Err is a terminal that can show what is going on.
+	Progress bool
 }
 
 // instant is the present moment.
@@ -45,7 +47,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 // Main runs the command line and returns the exit status.
 func Main(args []string) int {
 	return Run(&Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Now: time.Now,
-		Width: termWidth(), Colour: isTerminal(os.Stdout)}, args)
+		Width: termWidth(), Colour: isTerminal(os.Stdout), Progress: isTerminal(os.Stderr)}, args)
 }
 
 // Run runs a command with its arguments, without the program's name.
@@ -78,6 +80,6 @@ the live machine, and changes nothing.`,
 	root.SetOut(e.Out)
 	root.SetErr(e.Err)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newTrace(e), newShow(e), newRules(e), newDemos(e), newSnapshot(e))
+	root.AddCommand(newTrace(e), newVerify(e), newShow(e), newRules(e), newDemos(e), newSnapshot(e))
 	return root
 }

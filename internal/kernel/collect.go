@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // collectors are the tools that print a snapshot's files. What this back end
@@ -128,12 +126,12 @@ func (h *host) collectMeta() (string, error) {
 			return "", err
 		}
 	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
+	release, err := Release()
+	if err != nil {
 		return "", err
 	}
 	all["host"] = h.Name
-	all["kernel"] = unix.ByteSliceToString(name.Release[:])
+	all["kernel"] = release
 	all["time"] = time.Now().UTC().Format(time.RFC3339Nano)
 	out, err := json.Marshal(all)
 	return string(out), err

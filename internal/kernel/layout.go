@@ -1,10 +1,14 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // An UnsupportedError names a thing in a snapshot file that this back end
@@ -72,7 +76,27 @@ func decode[T any](h *Host, file string) ([]T, error) {
 	if err := json.Unmarshal([]byte(text), &out); err != nil {
 		return nil, fmt.Errorf("%s/%s: %w", h.Name, file, err)
 	}
+	if err := oneLine([]byte(text)); err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", h.Name, file, err)
+	}
 	return out, nil
+}
+
+// oneLine reports strings of JSON that would not stay on one line of a batch: what
+// follows a line end would be another command.
+func oneLine(text []byte) error {
+	for d := json.NewDecoder(bytes.NewReader(text)); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if s, ok := token.(string); ok && strings.ContainsFunc(s, unicode.IsControl) {
+			return fmt.Errorf("%q holds a control character", s)
+		}
+	}
 }
 
 // etherKinds are the kinds of device that send and receive plain Ethernet

@@ -245,3 +245,23 @@ func FuzzText(f *testing.F) {
 		}
 	})
 }
+
+// TestHostileFiles sees that a snapshot reaches nothing but the network: what would be
+// another command, or a setting of the machine, is refused.
+func TestHostileFiles(t *testing.T) {
+	for _, text := range []string{
+		"kernel.core_pattern = |/bin/sh\n",
+		"net.ipv4.//.//.kernel.core_pattern = |/bin/sh\n",
+		"net.//.kernel.panic = 1\n",
+	} {
+		if _, err := parseSysctl(text); err == nil {
+			t.Errorf("sysctl %q was taken", text)
+		}
+	}
+	for _, name := range []string{`e\nnetns exec x sh`, `e\u000anetns exec x sh`, `e\r`} {
+		h := &Host{Name: "r", Files: map[string]string{"ip-link.json": `[{"ifname":"` + name + `"}]`}}
+		if _, err := decode[ipLink](h, "ip-link.json"); err == nil {
+			t.Errorf("interface %q was taken", name)
+		}
+	}
+}

@@ -81,7 +81,11 @@ func parseSysctl(text string) ([]setting, error) {
 		if !ok {
 			return nil, fmt.Errorf("sysctl:%d: %q has no =", n, line)
 		}
-		out = append(out, setting{sysctlPath(strings.TrimSpace(key)), strings.TrimSpace(value)})
+		s := setting{sysctlPath(strings.TrimSpace(key)), strings.TrimSpace(value)}
+		if !strings.HasPrefix(s.path, "net/") || strings.Contains(s.path, "/..") {
+			return nil, fmt.Errorf("sysctl:%d: %q is not a setting of the network", n, key)
+		}
+		out = append(out, s)
 	}
 	slices.SortStableFunc(out, func(a, b setting) int {
 		return sysctlRank(a.path) - sysctlRank(b.path)
@@ -131,11 +135,20 @@ func ours(path string) bool {
 		strings.HasSuffix(path, "/retrans_time_ms") || strings.HasSuffix(path, "/disable_ipv6")
 }
 
+// wide are decisive settings that only the machine's first namespace shows.
+func wide(path string) bool {
+	return strings.HasPrefix(path, "net/ipv4/fib_") || strings.HasPrefix(path, "net/ipv4/icmp_")
+}
+
 // writeSysctls writes each setting whose value differs, in the calling thread's
 // namespace. Settings of machine-wide nature that refuse are passed over.
 func writeSysctls(all []setting) error {
 	for _, s := range all {
-		if err := writeSysctl(s); err != nil && decisive(s.path) {
+		err := writeSysctl(s)
+		if errors.Is(err, fs.ErrNotExist) && wide(s.path) {
+			continue
+		}
+		if err != nil && decisive(s.path) {
 			return fmt.Errorf("sysctl: %s = %s: %w", s.path, s.value, err)
 		}
 	}

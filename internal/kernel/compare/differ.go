@@ -165,24 +165,27 @@ func (p *pair) story(k *walk.Walk, q *kernel.Question, a *kernel.Answer, diff *D
 	}
 	fmt.Fprintf(&b, "kernel: %d frames, %d deliveries, send %q\n", len(a.Out), len(a.Delivered),
 		a.Send)
-	p.rules(&b, append(p.steps(k.Trace), p.kernelSteps(a.Steps)...))
+	p.eachRule(append(p.steps(k.Trace), p.kernelSteps(a.Steps)...), func(name, text string) {
+		fmt.Fprintf(&b, "  %s: %s\n", name, text)
+	})
 	return b.String()
 }
 
-// rules prints the rules that the steps name.
-func (p *pair) rules(b *strings.Builder, steps []string) {
+// eachRule calls f with the rules that the steps name: "filter FORWARD rule 3" and the
+// rule's text.
+func (p *pair) eachRule(steps []string, f func(name, text string)) {
 	seen := map[string]bool{}
 	for _, prog := range p.host.Programs() {
 		for c := range prog.Source.Chains {
 			for n := range prog.Source.Chains[c].Rules {
 				ref := trace.RuleRef{Table: prog.Number, Chain: c, Rule: n + 1}
-				key := fmt.Sprintf("%s %s rule %d ", prog.Name, prog.ChainName(c), n+1)
+				name := fmt.Sprintf("%s %s rule %d", prog.Name, prog.ChainName(c), n+1)
 				named := slices.ContainsFunc(steps, func(s string) bool {
-					return strings.HasPrefix(s, key)
+					return strings.HasPrefix(s, name+" ")
 				})
-				if named && !seen[key] {
-					seen[key] = true
-					fmt.Fprintf(b, "  %s:%s\n", key, prog.Text(ref))
+				if named && !seen[name] {
+					seen[name] = true
+					f(name, prog.Text(ref))
 				}
 			}
 		}
