@@ -68,6 +68,7 @@ func (v *Verifier) Ask(q kernel.Question) (*Result, error) {
 	if a.Err != "" {
 		return nil, &AskError{a.Err}
 	}
+	asSent(&q, &a)
 	old := v.pair.flows
 	r := &Result{Kernel: a}
 	r.Walk, r.Diff = v.tally.settle(v.pair, &q, &a)
