@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/packet/icmp"
 	"github.com/hookpath/hookpath/trace"
 )
 
@@ -91,28 +92,70 @@ func (k *ktracer) packet(p *packet.Packet, skb int) string {
 		src, _ := p.LinkSrc()
 		fmt.Fprintf(&b, "MAC=%s:%s:%02x:%02x ", dst, src, p.EtherType()>>8, p.EtherType()&0xff)
 	}
-	if !p.Is4() {
-		return b.String()
-	}
-	ip := p.IP()
 	s := k.snaps[skb]
 	if s == nil {
 		s = trace.SnapOf(p)
 	}
-	fmt.Fprintf(&b, "SRC=%s DST=%s LEN=%d TOS=0x%02X PREC=0x%02X TTL=%d ID=%d ", s.Src, s.Dst,
-		binary.BigEndian.Uint16(ip[2:]), p.TOS()&0x1e, p.TOS()&0xe0, s.TTL,
-		binary.BigEndian.Uint16(ip[4:]))
-	if ip[6]&0x40 != 0 {
-		b.WriteString("DF ")
-	}
-	b.WriteString(k.transport(p, s))
+	b.WriteString(ipLog(p, s))
 	if s.Mark != 0 {
 		fmt.Fprintf(&b, "MARK=0x%x ", s.Mark)
 	}
 	return b.String()
 }
 
-func (k *ktracer) transport(p *packet.Packet, s *trace.Snap) string {
+// ipLog is what the log says of an IPv4 packet whose fields are now those of s.
+//
+// Kernel: net/netfilter/nf_log_syslog.c, dump_ipv4_packet.
+func ipLog(p *packet.Packet, s *trace.Snap) string {
+	if !p.Is4() {
+		return ""
+	}
+	var b strings.Builder
+	ip := p.IP()
+	fmt.Fprintf(&b, "SRC=%s DST=%s LEN=%d TOS=0x%02X PREC=0x%02X TTL=%d ID=%d ", s.Src, s.Dst,
+		binary.BigEndian.Uint16(ip[2:]), p.TOS()&0x1e, p.TOS()&0xe0, s.TTL,
+		binary.BigEndian.Uint16(ip[4:]))
+	for i, word := range []string{"CE ", "DF ", "MF "} {
+		if ip[6]<<i&0x80 != 0 {
+			b.WriteString(word)
+		}
+	}
+	if off := p.FragOff(); off != 0 {
+		fmt.Fprintf(&b, "FRAG:%d ", off/8)
+	}
+	b.WriteString(transportLog(p, s))
+	return b.String()
+}
+
+// icmpLog is what the log says of an ICMP header behind its type and code.
+func icmpLog(l4 []byte) string {
+	const header, fragNeeded = 8, 4
+	if len(l4) < header {
+		return ""
+	}
+	text := ""
+	switch t := l4[0]; t {
+	case icmp.EchoReplyType, icmp.EchoRequest:
+		return fmt.Sprintf("ID=%d SEQ=%d ", binary.BigEndian.Uint16(l4[4:]),
+			binary.BigEndian.Uint16(l4[6:]))
+	case icmp.ParamProblem:
+		return fmt.Sprintf("PARAMETER=%d ", l4[4])
+	case icmp.RedirectType:
+		text = fmt.Sprintf("GATEWAY=%s ", packet.AddrFrom4(l4[4:]))
+	case icmp.DestUnreachable, icmp.SourceQuench, icmp.TimeExceeded:
+	default:
+		return ""
+	}
+	if in, ok := parse(l4[header:], false); ok {
+		text += "[" + ipLog(in, trace.SnapOf(in)) + "] "
+	}
+	if l4[0] == icmp.DestUnreachable && l4[1] == fragNeeded {
+		text += fmt.Sprintf("MTU=%d ", binary.BigEndian.Uint16(l4[6:]))
+	}
+	return text
+}
+
+func transportLog(p *packet.Packet, s *trace.Snap) string {
 	word := strings.ToUpper(protoWord(p.Protocol()))
 	if !packet.HasPorts(p.Protocol()) && p.Protocol() != packet.ICMP || word == "" {
 		return fmt.Sprintf("PROTO=%d ", p.Protocol())
@@ -124,7 +167,7 @@ func (k *ktracer) transport(p *packet.Packet, s *trace.Snap) string {
 	l4 := p.L4()
 	switch {
 	case p.Protocol() == packet.ICMP && len(l4) >= 2:
-		text += fmt.Sprintf("TYPE=%d CODE=%d ", l4[0], l4[1])
+		text += fmt.Sprintf("TYPE=%d CODE=%d ", l4[0], l4[1]) + icmpLog(l4)
 	case p.Protocol() == packet.TCP && len(l4) >= 20:
 		text += fmt.Sprintf("WINDOW=%d RES=0x%02x %s URGP=%d ", binary.BigEndian.Uint16(l4[14:]),
 			l4[12]&0xf<<2, kernelFlags(l4[13]), binary.BigEndian.Uint16(l4[18:]))

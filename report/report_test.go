@@ -1,6 +1,7 @@
 package report
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"slices"
@@ -325,6 +326,31 @@ func TestFolded(t *testing.T) {
 		}
 		if got := len(folded(steps)); got != tt.want {
 			t.Errorf("row %d: %d steps are left, want %d", i, got, tt.want)
+		}
+	}
+}
+
+// TestICMPLog holds what the log says of ICMP behind type and code.
+func TestICMPLog(t *testing.T) {
+	inner := "4500001c000140003f11000a0a0000010a000002" + "00010002000800000000"
+	tests := []struct{ hex, want string }{
+		{"0800000000050007", "ID=5 SEQ=7 "},
+		{"0000000000050007", "ID=5 SEQ=7 "},
+		{"0c00000014000000", "PARAMETER=20 "},
+		{"0a00000000000000", ""},
+		{"0301", ""},
+		{"050000000a000009" + inner, "GATEWAY=10.0.0.9 [SRC=10.0.0.1 DST=10.0.0.2 LEN=28 TOS=0x00 " +
+			"PREC=0x00 TTL=63 ID=1 DF PROTO=UDP SPT=1 DPT=2 LEN=8 ] "},
+		{"0304000000000578" + inner, "[SRC=10.0.0.1 DST=10.0.0.2 LEN=28 TOS=0x00 PREC=0x00 TTL=63 " +
+			"ID=1 DF PROTO=UDP SPT=1 DPT=2 LEN=8 ] MTU=1400 "},
+	}
+	for _, tt := range tests {
+		b, err := hex.DecodeString(tt.hex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := icmpLog(b); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.hex, got, tt.want)
 		}
 	}
 }
