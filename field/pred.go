@@ -108,23 +108,57 @@ func NotIf(not bool, p Pred) Pred {
 
 // And tests that all match, in order. Nested ands and trues are flattened.
 func And(ps ...Pred) Pred {
-	out := make([]Pred, 0, len(ps))
-	for _, p := range ps {
-		switch p.Op {
-		case OpTrue:
-		case OpAnd:
-			out = append(out, p.Kids...)
-		default:
-			out = append(out, p)
+	var s Slab
+	return s.and(ps, false)
+}
+
+// Slab makes conjunctions whose tests stand side by side, many in one piece of
+// memory. The zero Slab is ready.
+type Slab struct{ free []Pred }
+
+// slabSize is how many tests a piece of a Slab holds.
+const slabSize = 512
+
+// And tests that all match, as the function And does.
+func (s *Slab) And(ps ...Pred) Pred { return s.and(ps, true) }
+
+func (s *Slab) and(ps []Pred, many bool) Pred {
+	n, last := 0, 0
+	for i := range ps {
+		if t := ps[i].Tests(); t > 0 {
+			n, last = n+t, i
 		}
 	}
-	switch len(out) {
-	case 0:
+	switch {
+	case n == 0:
 		return Pred{}
-	case 1:
-		return out[0]
+	case n == ps[last].Tests():
+		return ps[last]
+	}
+	out := s.take(n, many)
+	for i := range ps {
+		switch ps[i].Op {
+		case OpTrue:
+		case OpAnd:
+			out = append(out, ps[i].Kids...)
+		default:
+			out = append(out, ps[i])
+		}
 	}
 	return Pred{Op: OpAnd, Kids: out}
+}
+
+// take is an empty list with room for n tests and no more.
+func (s *Slab) take(n int, many bool) []Pred {
+	if !many || n > slabSize {
+		return make([]Pred, 0, n)
+	}
+	if len(s.free) < n {
+		s.free = make([]Pred, slabSize)
+	}
+	out := s.free[:0:n]
+	s.free = s.free[n:]
+	return out
 }
 
 // Tests is how many tests p adds to a conjunction.

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 
 	"github.com/hookpath/hookpath/trace"
@@ -43,7 +44,8 @@ func (d *Dir) Rulesets(f trace.Family) ([]*xtables.Ruleset, []string, error) {
 		if !ok {
 			continue
 		}
-		rs, err := xtables.Parse(string(data), d.parseOptions(s.name, f))
+		text := string(data)
+		rs, err := xtables.Parse(text, d.parseOptions(s.name, f))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -57,7 +59,7 @@ func (d *Dir) Rulesets(f trace.Family) ([]*xtables.Ruleset, []string, error) {
 			assumed = append(assumed, fmt.Sprintf("%s has no header: legacy rules", s.name))
 		}
 		assumed = append(assumed, rs.Warnings...)
-		assumed = append(assumed, d.saveNotes(s.name, data)...)
+		assumed = append(assumed, d.saveNotes(s.name, text)...)
 		out = append(out, rs)
 	}
 	if len(out) > 1 {
@@ -90,21 +92,39 @@ func ReadRules(name string, r io.Reader, family string) (*Dir, error) {
 
 // saveNotes are the comments in which iptables-nft-save says what it does not
 // print.
-func (d *Dir) saveNotes(name string, data []byte) []string {
+func (d *Dir) saveNotes(name, text string) []string {
 	var out []string
 	_, legacy := d.Files[strings.Replace(name, "tables-save", "tables-legacy-save", 1)]
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimSpace(line)
+	for line := range comments(text) {
 		switch {
-		case !strings.HasPrefix(line, "# "):
 		case strings.Contains(line, "legacy tables present") && !legacy:
 			out = append(out, name+": legacy tables are loaded too, and not in the snapshot")
 		case strings.Contains(line, "is incompatible, use 'nft' tool"),
 			strings.Contains(line, "incompatible base-chains"):
-			out = append(out, name+": "+strings.TrimPrefix(line, "# "))
+			out = append(out, name+": "+line)
 		}
 	}
 	return out
+}
+
+// comments are what stands behind "# " in the lines that begin so.
+func comments(text string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for text != "" {
+			if !strings.HasPrefix(text, "# ") {
+				i := strings.Index(text, "\n# ")
+				if i < 0 {
+					return
+				}
+				text = text[i+1:]
+			}
+			line, rest, _ := strings.Cut(text[2:], "\n")
+			if !yield(strings.TrimSpace(line)) {
+				return
+			}
+			text = rest
+		}
+	}
 }
 
 // file is a file's name for errors: "web1/iptables-save".

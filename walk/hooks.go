@@ -142,28 +142,35 @@ func (h *Host) scan(rs *xtables.Ruleset) {
 		if t.Name == "nat" {
 			h.natUsed = true
 		}
+		seen := map[any]bool{}
 		for _, c := range t.Chains {
 			for i := range c.Rules {
-				h.scanRule(&c.Rules[i])
+				h.scanRule(&c.Rules[i], seen)
 			}
 		}
 	}
 }
 
-func (h *Host) scanRule(r *xtables.Rule) {
-	use := func(name string) {
-		h.conntrackUsed = h.conntrackUsed || trackers[name]
-		h.defragUsed = h.defragUsed || defragmenters[name]
-	}
+// scanRule looks at a rule's extensions, but for those that were seen before.
+func (h *Host) scanRule(r *xtables.Rule, seen map[any]bool) {
 	for _, m := range r.Matches {
-		use("-m " + m.Ext.Name)
+		if !seen[m.Ext] {
+			seen[m.Ext] = true
+			h.use("-m " + m.Ext.Name)
+		}
 	}
-	if r.Ext == nil {
+	if r.Ext == nil || seen[r.Ext] {
 		return
 	}
 	// CT --notrack is the one form that does not make the namespace track.
 	if n, ok := r.Target.(interface{ NoTrack() bool }); ok && n.NoTrack() {
 		return
 	}
-	use("-j " + r.Ext.Name)
+	seen[r.Ext] = true
+	h.use("-j " + r.Ext.Name)
+}
+
+func (h *Host) use(name string) {
+	h.conntrackUsed = h.conntrackUsed || trackers[name]
+	h.defragUsed = h.defragUsed || defragmenters[name]
 }

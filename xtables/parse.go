@@ -68,8 +68,30 @@ type parser struct {
 	line  int
 	err   error
 	rule  ruleParser // reused for every line
-	ended bool       // by -h, which ends iptables-restore
-	work  int        // rules that commands other than -A went over
+	store ruleStore
+	ended bool // by -h, which ends iptables-restore
+	work  int  // rules that commands other than -A went over
+}
+
+// ruleStore keeps the rules of chains that are read one after the other side by side.
+type ruleStore struct{ chunk []Rule }
+
+// add appends rules to a chain.
+func (s *ruleStore) add(c *Chain, rules []Rule) {
+	n, used := len(c.Rules), len(s.chunk)
+	atEnd := n > 0 && used > 0 && &s.chunk[used-1] == &c.Rules[n-1]
+	room := cap(s.chunk)-used >= len(rules)
+	if n > 0 && !(atEnd && room) {
+		c.Rules = append(c.Rules, rules...)
+		return
+	}
+	if !room {
+		const least, most = 16, 1024
+		size := max(len(rules), min(max(2*cap(s.chunk), least), most))
+		s.chunk, used = make([]Rule, 0, size), 0
+	}
+	s.chunk = append(s.chunk, rules...)
+	c.Rules = s.chunk[used-n : len(s.chunk) : len(s.chunk)]
 }
 
 func (p *parser) fail(option, format string, v ...any) {
@@ -341,9 +363,12 @@ func (p *parser) command(line string) {
 
 // failed notes the error of a line.
 func (p *parser) failed(err error) {
+	if err == nil {
+		return
+	}
 	var located *optionError
 	switch {
-	case err == nil, errors.Is(err, errOtherFamily):
+	case errors.Is(err, errOtherFamily):
 	case errors.As(err, &located):
 		p.fail(located.option, "%s", located.msg)
 	default:
@@ -354,7 +379,8 @@ func (p *parser) failed(err error) {
 // checkJumps resolves every jump and refuses loops, as the kernel does.
 func (p *parser) checkJumps() {
 	for _, t := range p.rs.Tables {
-		for _, c := range t.Chains {
+		for n, c := range t.Chains {
+			c.place = n
 			for i := range c.Rules {
 				p.checkJump(t, &c.Rules[i])
 			}
@@ -372,13 +398,18 @@ func (p *parser) checkJump(t *Table, r *Rule) {
 	if _, ok := standard(r.Jump); ok && !r.Goto {
 		return
 	}
+	c := t.byName[r.Jump]
+	if c != nil && !c.Builtin {
+		r.to = c
+		return
+	}
 	p.line = r.Line
-	switch c := t.byName[r.Jump]; {
+	switch {
 	case c == nil && r.Goto:
 		p.fail("-g", "chain %q does not exist in table %q", cut(r.Jump), t.Name)
 	case c == nil:
 		p.fail("-j", "there is no target and no chain %q in table %q", cut(r.Jump), t.Name)
-	case c.Builtin:
+	default:
 		p.fail("-j", "can't jump to built-in chain %q", r.Jump)
 	}
 }
@@ -395,34 +426,34 @@ func (p *parser) checkLoops(t *Table) {
 		c    *Chain
 		next int
 	}
-	colour := make(map[*Chain]uint8, len(t.Chains))
+	colour := make([]uint8, len(t.Chains))
 	var stack []frame
 	for _, start := range t.Chains {
-		if colour[start] != white {
+		if colour[start.place] != white {
 			continue
 		}
-		colour[start] = grey
+		colour[start.place] = grey
 		stack = append(stack[:0], frame{start, 0})
 		for len(stack) > 0 {
 			f := &stack[len(stack)-1]
 			if f.next == len(f.c.Rules) {
-				colour[f.c] = black
+				colour[f.c.place] = black
 				stack = stack[:len(stack)-1]
 				continue
 			}
 			r := &f.c.Rules[f.next]
 			f.next++
-			to := t.byName[r.Jump]
-			if to == nil || r.Ext != nil {
+			to := r.to
+			if to == nil {
 				continue
 			}
-			if colour[to] == grey {
+			if colour[to.place] == grey {
 				p.line = r.Line
 				p.fail("-j", "jump from chain %q to %q closes a loop", f.c.Name, to.Name)
 				return
 			}
-			if colour[to] == white {
-				colour[to] = grey
+			if colour[to.place] == white {
+				colour[to.place] = grey
 				stack = append(stack, frame{to, 0})
 			}
 		}

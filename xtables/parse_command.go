@@ -156,7 +156,7 @@ func (p *parser) change(c *Chain, cmd command, rules []Rule) error {
 	}
 	switch cmd.op {
 	case 'A':
-		c.Rules = append(c.Rules, rules...)
+		p.store.add(c, rules)
 	case 'I':
 		slices.Reverse(rules) // of several addresses each goes to the same place
 		c.Rules = slices.Insert(c.Rules, cmd.num-1, rules...)

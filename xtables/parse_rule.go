@@ -29,6 +29,7 @@ type ruleParser struct {
 	cmd   command
 	srcs  []Prefix
 	dsts  []Prefix
+	rules []Rule // one for each pair of them
 	// uses are the extensions of the line in order of loading, the target among
 	// them; specs are their declarations, bound to this rule's values.
 	uses  []use
@@ -50,10 +51,18 @@ type took struct {
 }
 
 type use struct {
-	label string // "-m mark" or "-j MARK"
 	match *MatchExt
 	m     Match
+	tgt   *TargetExt
 	t     Target
+}
+
+// label is "-m mark" or "-j MARK".
+func (u *use) label() string {
+	if u.match != nil {
+		return "-m " + u.match.Name
+	}
+	return "-j " + u.tgt.Name
 }
 
 func (rp *ruleParser) parse(p *parser, line string) ([]Rule, command, error) {
@@ -201,7 +210,7 @@ func (rp *ruleParser) loadProto() bool {
 
 func (rp *ruleParser) loadMatch(ext *MatchExt) {
 	m := ext.New()
-	rp.bind(use{label: "-m " + ext.Name, match: ext, m: m}, m.Options)
+	rp.bind(use{match: ext, m: m}, m.Options)
 }
 
 func (rp *ruleParser) bind(u use, declare func(*Spec)) {
@@ -218,16 +227,13 @@ func (rp *ruleParser) bind(u use, declare func(*Spec)) {
 func (rp *ruleParser) extOption(u, o int, arg string, hasArg bool) error {
 	rp.tests = true
 	opt := &rp.specs[u].opts[o]
-	where := func(err error) error {
-		return &optionError{rp.uses[u].label + ": --" + opt.Name, err.Error()}
-	}
 	if opt.given && opt.bits&multi == 0 {
-		return where(fmt.Errorf("the option is given twice"))
+		return rp.badOption(u, o, "the option is given twice")
 	}
 	opt.given = true
 	if rp.not {
 		if opt.not == nil {
-			return where(fmt.Errorf("! can't negate this option"))
+			return rp.badOption(u, o, "! can't negate this option")
 		}
 		*opt.not = true
 	}
@@ -237,7 +243,7 @@ func (rp *ruleParser) extOption(u, o int, arg string, hasArg bool) error {
 		*opt.flag = true
 	}
 	if opt.bits&noArg != 0 && hasArg {
-		return where(fmt.Errorf("the option takes no argument"))
+		return rp.badOption(u, o, "the option takes no argument")
 	}
 	if opt.value == nil {
 		return nil
@@ -245,15 +251,19 @@ func (rp *ruleParser) extOption(u, o int, arg string, hasArg bool) error {
 	if opt.bits&noArg == 0 && !hasArg {
 		var ok bool
 		if arg, ok = rp.next(); !ok {
-			return where(fmt.Errorf("the option needs an argument"))
+			return rp.badOption(u, o, "the option needs an argument")
 		}
 	}
 	rp.argv = Args{Word: arg, Family: rp.p.cat.family, Version: rp.p.rs.Version, Not: not,
 		Proto: rp.rule.IP.Proto, warn: rp.p.warn, next: rp.nextArg}
 	if err := opt.value.Parse(&rp.argv); err != nil {
-		return where(err)
+		return rp.badOption(u, o, err.Error())
 	}
 	return nil
+}
+
+func (rp *ruleParser) badOption(u, o int, msg string) error {
+	return &optionError{rp.uses[u].label() + ": --" + rp.specs[u].opts[o].Name, msg}
 }
 
 // basic is an option of iptables itself.
@@ -525,7 +535,7 @@ func (rp *ruleParser) optJump(arg string) error {
 	}
 	t := ext.New()
 	rp.rule.Ext, rp.rule.Target = ext, t
-	rp.bind(use{label: "-j " + ext.Name, t: t}, t.Options)
+	rp.bind(use{tgt: ext, t: t}, t.Options)
 	return nil
 }
 
@@ -578,10 +588,10 @@ func (rp *ruleParser) finishUses() error {
 	for i, u := range rp.uses {
 		rp.ctx.Spec = &rp.specs[i]
 		if err := rp.specs[i].finish(&rp.ctx); err != nil {
-			return &optionError{u.label, err.Error()}
+			return &optionError{u.label(), err.Error()}
 		}
 		if err := rp.checkLimits(u); err != nil {
-			return &optionError{u.label, err.Error()}
+			return &optionError{u.label(), err.Error()}
 		}
 	}
 	rp.rule.Matches = slices.DeleteFunc(rp.rule.Matches, func(m MatchUse) bool {
@@ -645,13 +655,12 @@ func (rp *ruleParser) expand() []Rule {
 	if len(rp.dsts) == 0 {
 		rp.dsts = append(rp.dsts, anyPrefix[rp.p.cat.family])
 	}
-	rules := make([]Rule, 0, len(rp.srcs)*len(rp.dsts))
+	rp.rules = rp.rules[:0]
 	for _, s := range rp.srcs {
 		for _, d := range rp.dsts {
-			r := rp.rule
-			r.IP.Src, r.IP.Dst = s, d
-			rules = append(rules, r)
+			rp.rule.IP.Src, rp.rule.IP.Dst = s, d
+			rp.rules = append(rp.rules, rp.rule)
 		}
 	}
-	return rules
+	return rp.rules
 }

@@ -68,6 +68,8 @@ type Chain struct {
 	Counters Counters
 	Rules    []Rule
 	Line     int
+
+	place int // in its table, once all is read
 }
 
 // Not are the tests of an IPTest that are negated.
@@ -113,6 +115,8 @@ type Rule struct {
 	Counters    Counters
 	HasCounters bool
 	Line        int
+
+	to *Chain // that Jump names; nil for a verdict
 }
 
 // TargetName is the word behind -j or -g, empty without one.
@@ -218,6 +222,12 @@ func ProtoName(n uint8) string {
 
 // ParseProto reads a protocol by name or number; "all" is 0.
 func ParseProto(s string) (uint8, error) {
+	switch s {
+	case "tcp":
+		return packet.TCP, nil
+	case "udp":
+		return packet.UDP, nil
+	}
 	if n, err := ParseUint(s, 255); err == nil {
 		return uint8(n), nil
 	}

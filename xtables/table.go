@@ -61,6 +61,8 @@ type Compiler struct {
 	File     string
 
 	shapes map[string]uint32 // of the present table, see Program.shapes
+	slab   field.Slab
+	kids   []field.Pred // of the present rule
 }
 
 // Compile compiles one table. An error is an *Error and names the line.
@@ -68,15 +70,13 @@ func (c *Compiler) Compile(rs *Ruleset, t *Table, number int) (*Program, error) 
 	p := &Program{Number: number, Name: t.Name, Family: rs.Family, Backend: rs.Backend, Source: t,
 		counters: c.Counters, chains: make([]chain, len(t.Chains)),
 		entry: [6]int{-1, -1, -1, -1, -1, -1}}
-	index := make(map[string]int, len(t.Chains))
 	n := 0
-	for i, ch := range t.Chains {
-		index[ch.Name] = i
+	for _, ch := range t.Chains {
 		n += len(ch.Rules)
 	}
 	p.rules = make([]rule, 0, n)
 	c.shapes = map[string]uint32{}
-	reach := reachable(t, index)
+	reach := reachable(t)
 	for i, ch := range t.Chains {
 		p.chains[i] = chain{first: len(p.rules), n: len(ch.Rules), policy: ch.Policy,
 			builtin: ch.Builtin}
@@ -84,7 +84,7 @@ func (c *Compiler) Compile(rs *Ruleset, t *Table, number int) (*Program, error) 
 			p.entry[ch.Hook] = i
 		}
 		for j := range ch.Rules {
-			if err := c.rule(p, rs, &ch.Rules[j], index, reach[i]); err != nil {
+			if err := c.rule(p, rs, &ch.Rules[j], reach[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -96,7 +96,7 @@ func (c *Compiler) Compile(rs *Ruleset, t *Table, number int) (*Program, error) 
 }
 
 // reachable is, for each chain, the set of hooks that it can be reached from.
-func reachable(t *Table, index map[string]int) []Hooks {
+func reachable(t *Table) []Hooks {
 	reach := make([]Hooks, len(t.Chains))
 	var todo []int
 	for i, c := range t.Chains {
@@ -109,24 +109,23 @@ func reachable(t *Table, index map[string]int) []Hooks {
 		i := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		for k := range t.Chains[i].Rules {
-			r := &t.Chains[i].Rules[k]
-			j, ok := index[r.Jump]
-			if ok && r.Ext == nil && reach[j]|reach[i] != reach[j] {
-				reach[j] |= reach[i]
-				todo = append(todo, j)
+			to := t.Chains[i].Rules[k].to
+			if to != nil && reach[to.place]|reach[i] != reach[to.place] {
+				reach[to.place] |= reach[i]
+				todo = append(todo, to.place)
 			}
 		}
 	}
 	return reach
 }
 
-func (c *Compiler) rule(p *Program, rs *Ruleset, r *Rule, index map[string]int, reach Hooks) error {
+func (c *Compiler) rule(p *Program, rs *Ruleset, r *Rule, reach Hooks) error {
 	b := &c.Build
 	b.Family, b.Table, b.Hooks, b.Rule, b.Number = rs.Family, p.Name, reach, r, c.Next
 	b.Backend, b.Version = rs.Backend, rs.Version
 	out := rule{number: c.Next}
 	c.Next++
-	kids := appendIPTests(make([]field.Pred, 0, 4+len(r.Matches)), b, &r.IP)
+	kids := appendIPTests(c.kids[:0], b, &r.IP)
 	own := len(kids)
 	for _, m := range r.Matches {
 		if err := admit(b, m.M, m.Ext.Limits); err != nil {
@@ -135,14 +134,14 @@ func (c *Compiler) rule(p *Program, rs *Ruleset, r *Rule, index map[string]int, 
 		kids = append(kids, m.M.Pred(b))
 	}
 	out.shape = c.shape(p, own, kids[own:])
-	out.pred = field.And(kids...)
+	out.pred, c.kids = c.slab.And(kids...), kids
 	if r.Ext != nil {
 		if err := admit(b, r.Target, r.Ext.Limits); err != nil {
 			return &Error{rs.File, r.Line, "-j " + r.Ext.Name, err.Error()}
 		}
 		out.target = r.Target
 	} else if r.Jump != "" {
-		out.verdict, out.jump = jumpOf(r, index)
+		out.verdict, out.jump = jumpOf(r)
 	}
 	p.rules = append(p.rules, out)
 	return nil
@@ -164,14 +163,14 @@ func (c *Compiler) shape(p *Program, own int, matches []field.Pred) uint32 {
 	return n
 }
 
-func jumpOf(r *Rule, index map[string]int) (trace.Verdict, int) {
-	if v, ok := standard(r.Jump); ok && !r.Goto {
+func jumpOf(r *Rule) (trace.Verdict, int) {
+	switch v, _ := standard(r.Jump); {
+	case r.to == nil:
 		return v, 0
+	case r.Goto:
+		return trace.Goto, r.to.place
 	}
-	if r.Goto {
-		return trace.Goto, index[r.Jump]
-	}
-	return trace.Jump, index[r.Jump]
+	return trace.Jump, r.to.place
 }
 
 // admit refuses what the kernel refuses at load: an extension in a chain that is

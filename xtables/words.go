@@ -1,6 +1,9 @@
 package xtables
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // maxWord is the longest word that iptables-restore takes.
 //
@@ -53,6 +56,9 @@ func oneWord(s string) (word, int, error) {
 }
 
 func quotedWord(s string) (word, int, error) {
+	if n := plainQuoted(s); n > 0 {
+		return word{s[1 : n-1], true}, n, tooLong(n - 2)
+	}
 	var b []byte
 	quote, escaped := false, false
 	i := 0
@@ -75,6 +81,19 @@ func quotedWord(s string) (word, int, error) {
 		return word{}, 0, fmt.Errorf("a double quote is not closed")
 	}
 	return word{string(b), true}, i, tooLong(len(b))
+}
+
+// plainQuoted is the length of a word that is one pair of quotes with no backslash
+// within, zero for any other.
+func plainQuoted(s string) int {
+	if s[0] != '"' {
+		return 0
+	}
+	n := strings.IndexAny(s[1:], "\"\\") + 2
+	if n < 2 || s[n-1] == '\\' || n < len(s) && s[n] != ' ' && s[n] != '\t' {
+		return 0
+	}
+	return n
 }
 
 func tooLong(n int) error {
