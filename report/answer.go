@@ -28,6 +28,11 @@ type Answer struct {
 	Branches []Branch // by falling probability
 	// Cut is what was not walked.
 	Cut explore.Cut
+	// Fixes are commands that were walked: with any one of them everything arrives.
+	Fixes []Fix
+	// Fresh is how the packet would end as the first of a new connection, where its
+	// connection is in the table and leads elsewhere; nil otherwise.
+	Fresh *Branch
 }
 
 // Branch is one way that things can go.

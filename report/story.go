@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/hookpath/hookpath/trace"
 )
 
 // Style says how a story is laid out.
@@ -106,6 +108,8 @@ func (p *page) verdict(a *Answer) {
 		v := groups[0].verdict
 		p.headline(v.word, v.good, v.text)
 		p.whereWhy(v)
+		p.fresh(a)
+		p.fixes(a)
 		p.WriteByte('\n')
 		return
 	}
@@ -117,7 +121,46 @@ func (p *page) verdict(a *Answer) {
 			g.verdict.text)
 		p.whereWhy(g.verdict)
 	}
+	p.fresh(a)
+	p.fixes(a)
 	p.WriteByte('\n')
+}
+
+// fresh prints what the rules would do with a new connection.
+func (p *page) fresh(a *Answer) {
+	if a.Fresh == nil {
+		return
+	}
+	v := verdictOf(a.Fresh)
+	text := "for a new connection the rules decide otherwise: " + v.word + ": " + v.text
+	for i := range a.Fresh.Steps {
+		s := &a.Fresh.Steps[i]
+		t, ok := s.Event.(*trace.NAT)
+		if !ok || i == 0 || t.SKB != 1 {
+			continue
+		}
+		if r, ok := a.Fresh.Steps[i-1].Event.(*trace.Rule); ok {
+			n := names{s.Host}
+			text += fmt.Sprintf(" nat %s translates %s to %s.",
+				strings.TrimPrefix(n.chainPlace(r.Ref), "nat "), endpoint(t.From), endpoint(t.To))
+		}
+	}
+	p.wrap("NEW       ", 10, text)
+}
+
+// fixes prints the remedies.
+func (p *page) fixes(a *Answer) {
+	for i, f := range a.Fixes {
+		first := "FIX       "
+		if i > 0 {
+			first = "or        "
+		}
+		note := "  (walked: works)"
+		if f.Opens {
+			note = "  (walked: works; it opens what is closed, perhaps on purpose)"
+		}
+		p.wrap(first, 12, f.Host+"# "+strings.Join(f.Commands, "; ")+note)
+	}
 }
 
 // summary is the word for all ends together.

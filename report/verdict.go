@@ -42,10 +42,35 @@ func verdictOf(b *Branch) verdict {
 	case trace.Absorbed:
 		v.good, v.word, v.text = 0, "HELD", "The packet goes no further on "+o.Host.Name+"."
 	}
-	if o.Result != trace.Transmitted && o.Result != trace.Delivered {
+	switch {
+	case o.Result != trace.Transmitted && o.Result != trace.Delivered:
 		v.place, v.why = n.place(b, o), n.why(b, o)
-	} else if !b.Arrived() {
-		return b.broken(v)
+	case !b.Arrived():
+		v = b.broken(v)
+	default:
+		return b.doubtful(v)
+	}
+	for _, c := range b.causes(b.bad().SKB) {
+		v.why += "; " + c.text
+	}
+	return v
+}
+
+// doubtful is the verdict where the packet arrives with a source that nobody meant.
+func (b *Branch) doubtful(v verdict) verdict {
+	c := b.doubt()
+	if c == nil {
+		return v
+	}
+	v.word, v.good, v.why = "DOUBTFUL", 0, c.text
+	for i := range b.Steps {
+		if t, ok := b.Steps[i].Event.(*trace.NAT); ok && t.Source != nil && i > 0 {
+			if r, ok := b.Steps[i-1].Event.(*trace.Rule); ok {
+				n := names{b.Steps[i].Host}
+				v.place = fmt.Sprintf("%s, %s: %s", n.h.Name, n.chainPlace(r.Ref),
+					n.h.Program(r.Ref.Table).Text(r.Ref))
+			}
+		}
 	}
 	return v
 }
@@ -118,9 +143,18 @@ func (n names) why(b *Branch, o *Outcome) string {
 			r.Check.Why != o.Why {
 			continue
 		}
-		text += ": " + n.check(r.Check)
+		text += ": " + n.check(r.Check) + n.markAside(b.look(o.SKB))
 	}
 	return text
+}
+
+// markAside says of the source check that it did not use the packet's mark.
+func (n names) markAside(l look) string {
+	if l.Mark == 0 || n.h.Sysctl.Int("net.ipv4.conf.all.src_valid_mark", 0) != 0 || l.in == 0 ||
+		n.h.Sysctl.Int("net.ipv4.conf."+n.dev(l.in)+".src_valid_mark", 0) != 0 {
+		return ""
+	}
+	return fmt.Sprintf(", looked up without the mark %#x (src_valid_mark=0)", l.Mark)
 }
 
 // whyTexts explains the closed list of reasons.

@@ -187,13 +187,16 @@ func (f *traceFlags) frames(l *lab, frames [][]byte) ([]told, error) {
 func (f *traceFlags) answerAll(e *Env, l *lab, qs []told) error {
 	from := l.start()
 	worst := exitOK
-	for _, t := range qs {
+	for i, t := range qs {
 		t.q.skips = f.allRules
 		a, err := l.ask(t.q, from)
 		if err != nil {
 			return err
 		}
 		a.Question, a.Chosen = t.text, t.chosen
+		if i == 0 && f.format == "text" && !f.quiet {
+			l.advise(t.q, a)
+		}
 		if err := f.print(e, &a.Answer); err != nil {
 			return err
 		}
