@@ -30,6 +30,9 @@ func (t *Tracker) Confirm(w *world.World, tr *trace.Trace, p *packet.Packet) tra
 	if f = t.Ref(w, p.CT.Flow); f.Is(Confirmed) {
 		return trace.Accept
 	}
+	if tr.On() && (t.clash(w, f, Original) != 0 || t.clash(w, f, Reply) != 0) {
+		NoteEnds(tr.Notes(), p)
+	}
 	v := t.confirm(w, p, f)
 	if v == trace.Accept && tr.On() {
 		if f = t.Get(w, p.CT.Flow); f.Is(Confirmed) && DirOf(p.CT.Info) == Original {

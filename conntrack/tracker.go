@@ -10,6 +10,7 @@
 package conntrack
 
 import (
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/world"
@@ -290,10 +291,28 @@ func (v *visit) badChecksum(proto uint8) bool {
 	return packet.Fold(packet.Sum16(v.l4, sum)) != 0
 }
 
+// NoteEnds notes what a connection was found by: its five-tuple, or what an error quotes.
+// A nil d notes nothing.
+func NoteEnds(d *field.Deps, p *packet.Packet) {
+	ids := []field.ID{field.Src, field.Dst, field.Proto, field.SrcPort, field.DstPort}
+	switch {
+	case p.Protocol() == packet.ICMP && (p.CT.Info == packet.Related || p.CT.Info == packet.RelatedReply):
+		ids = append(ids[:3], field.ICMPType, field.Bytes)
+	case p.Protocol() == packet.ICMP:
+		ids = append(ids[:3], field.ICMPType, field.ICMPCode, field.ICMPID)
+	}
+	for _, id := range ids {
+		d.Note(id, field.Ones(id.Bits()))
+	}
+}
+
 // note records what was found.
 func (t *Tracker) note(w *world.World, tr *trace.Trace, p *packet.Packet, confirmed bool) {
 	e := &trace.Conntrack{State: t.State(w, p), Confirmed: confirmed, Flow: p.CT.Flow}
 	if f := t.Get(w, p.CT.Flow); f != nil {
+		if f.Is(Confirmed) && !confirmed {
+			NoteEnds(tr.Notes(), p)
+		}
 		e.Orig, e.Reply = f.Trace(Original), f.Trace(Reply)
 		e.SNAT, e.DNAT = f.Is(SrcNAT), f.Is(DstNAT)
 	}

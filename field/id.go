@@ -22,15 +22,16 @@ const (
 	OutGroup  // device group of Out
 
 	// The network header.
-	Src     // 128 bits, IPv4-mapped
-	Dst     // 128 bits, IPv4-mapped
-	Proto   // transport protocol
-	TOS     // the octet, DSCP and ECN together
-	TTL     // hop limit in IPv6
-	Len     // bytes from the network header on, as skb->len
-	FragOff // fragment offset in bytes: 0 for whole packets and first fragments
-	FragMF  // 1 when more fragments follow
-	IPOpts  // bit n: IP option number n is there (IPv4)
+	Src      // 128 bits, IPv4-mapped
+	Dst      // 128 bits, IPv4-mapped
+	Proto    // transport protocol
+	TOS      // the octet, DSCP and ECN together
+	TTL      // hop limit in IPv6
+	Len      // bytes from the network header on, as skb->len
+	FragOff  // fragment offset in bytes: 0 for whole packets and first fragments
+	FragMF   // 1 when more fragments follow
+	DontFrag // 1 when the packet must not be cut (IPv4)
+	IPOpts   // bit n: IP option number n is there (IPv4)
 
 	// The transport header. On later fragments these are Absent; cut headers
 	// are HotDrop.
@@ -41,6 +42,7 @@ const (
 	TCPMSS   // value of the MSS option; Absent without it
 	ICMPType // of ICMP and ICMPv6
 	ICMPCode //
+	ICMPID   // of ICMP's queries
 	SPI      // of AH and ESP
 	DCCPType //
 
@@ -79,6 +81,8 @@ const (
 
 	Now // seconds since the epoch, UTC
 
+	Bytes // 1: bytes as such were read, which no other field names
+
 	NumIDs
 )
 
@@ -105,10 +109,11 @@ var infos = [NumIDs]info{
 	PktType: {"pkttype", 3}, InGroup: {"in-group", 32}, OutGroup: {"out-group", 32},
 	Src: {"src", 128}, Dst: {"dst", 128}, Proto: {"proto", 8}, TOS: {"tos", 8}, TTL: {"ttl", 8},
 	Len: {"len", 32}, FragOff: {"fragment-offset", 16}, FragMF: {"more-fragments", 1},
-	IPOpts: {"ip-options", 32},
-	L4:     {"transport-header", 1}, SrcPort: {"sport", 16}, DstPort: {"dport", 16},
+	DontFrag: {"dont-fragment", 1},
+	IPOpts:   {"ip-options", 32},
+	L4:       {"transport-header", 1}, SrcPort: {"sport", 16}, DstPort: {"dport", 16},
 	TCPFlags: {"tcp-flags", 8}, TCPMSS: {"mss", 16}, ICMPType: {"icmp-type", 8},
-	ICMPCode: {"icmp-code", 8}, SPI: {"spi", 32}, DCCPType: {"dccp-type", 4},
+	ICMPCode: {"icmp-code", 8}, ICMPID: {"icmp-id", 16}, SPI: {"spi", 32}, DCCPType: {"dccp-type", 4},
 	Mark: {"mark", 32}, Priority: {"priority", 32}, Realm: {"realm", 32}, CPU: {"cpu", 32},
 	UID: {"uid", 32}, GID: {"gid", 32}, HasSock: {"socket", 1}, CGroup: {"cgroup", 32},
 	CtState: {"ct", 9}, CtStatus: {"ct-status", 32}, CtMark: {"ct-mark", 32},
@@ -119,6 +124,7 @@ var infos = [NumIDs]info{
 	CtReplSPort: {"ct-reply-sport", 16}, CtReplDPort: {"ct-reply-dport", 16},
 	CtExpire: {"ct-expire", 32}, CtLabel: {"ct-label", 128}, CtHelper: {"ct-helper", 16},
 	SrcType: {"src-type", 16}, DstType: {"dst-type", 16}, Now: {"time", 64},
+	Bytes: {"bytes", 1},
 }
 
 // String returns the name that depends-on lines and JSON use.

@@ -85,6 +85,8 @@ func ofNetwork(p *packet.Packet, id ID) (Value, Status) {
 		return U(uint64(p.FragOff())), Known
 	case FragMF:
 		return Bool(p.IP()[6]&0x20 != 0), Known
+	case DontFrag:
+		return Bool(p.IP()[6]&0x40 != 0), Known
 	case IPOpts:
 		return ipOptions(p), Known
 	}
@@ -196,6 +198,8 @@ func inHeader(id ID, proto uint8, l4 []byte) (Value, Status) {
 		return U(uint64(l4[0])), Known
 	case id == ICMPCode && isICMP:
 		return U(uint64(l4[1])), Known
+	case id == ICMPID && isICMP:
+		return U(uint64(binary.BigEndian.Uint16(l4[4:]))), Known
 	case id == SPI && proto == packet.AH:
 		return U(uint64(binary.BigEndian.Uint32(l4[4:]))), Known
 	case id == SPI && proto == packet.ESP:

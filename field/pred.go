@@ -77,11 +77,25 @@ type Source interface {
 type Deps [NumIDs]Value
 
 // Note adds bits of a field.
+//
+// The tuple of a connection that the packet itself begins is the packet's.
 func (d *Deps) Note(id ID, bits Value) {
-	if d != nil {
-		d[id] = d[id].Or(bits)
+	if d == nil {
+		return
+	}
+	d[id] = d[id].Or(bits)
+	if id > CtState && id <= CtHelper { // there is no connection for these
+		d[CtState] = d[CtState].Or(U(CtInvalid | CtUntracked))
+	}
+	if id >= CtProto && id <= CtReplDPort {
+		from := begun[id-CtProto]
+		d[from] = d[from].Or(bits)
 	}
 }
+
+// begun are the fields of a packet from which a new connection has CtProto and what
+// follows.
+var begun = [...]ID{Proto, Src, Dst, Dst, Src, SrcPort, DstPort, DstPort, SrcPort}
 
 // Is tests that a field lies in a set.
 func Is(id ID, s Set) Pred { return Pred{Op: OpIn, ID: id, Set: s} }
@@ -203,7 +217,15 @@ func (p *Pred) Eval(s Source) Result {
 	case OpOr:
 		return p.or(s)
 	}
-	return p.Fn.Test(s)
+	return cutShort(s, p.Fn.Test(s))
+}
+
+// cutShort notes that a header that is cut hung on the packet's length.
+func cutShort(s Source, r Result) Result {
+	if r == Drop {
+		s.Deps().Note(Len, Ones(Len.Bits()))
+	}
+	return r
 }
 
 func (p *Pred) in(s Source) Result {
@@ -220,7 +242,7 @@ func (p *Pred) in(s Source) Result {
 	case st == Absent:
 		return Missing
 	case st == HotDrop:
-		return Drop
+		return cutShort(s, Drop)
 	}
 	return result(p.Set.Holds(v))
 }

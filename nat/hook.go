@@ -53,6 +53,7 @@ func (n *NAT) Hook(w *world.World, tr *trace.Trace, p *packet.Packet, hook trace
 		if v := h.ask(rules); v != trace.Accept {
 			return v
 		}
+		h.noteOthers()
 	} else if h.moved(f) {
 		n.t.Kill(w, p.CT.Flow)
 		return trace.DropIt
@@ -94,6 +95,29 @@ func (h *pass) ask(rules func() trace.Verdict) trace.Verdict {
 		}
 	}
 	return h.n.NullBinding(h.w, h.p.CT.Flow, h.m)
+}
+
+// noteOthers notes that the mapping hung on who else there is: where the port that the
+// packet has is taken, or its source is mapped already.
+func (h *pass) noteOthers() {
+	if !h.tr.On() {
+		return
+	}
+	t, id := h.n.t, h.p.CT.Flow
+	f := t.Ref(h.w, id)
+	orig := &f.Tuples[conntrack.Original]
+	kept, _ := f.Tuples[conntrack.Reply].Invert()
+	if h.m == Src {
+		kept.SPort = orig.SPort
+	} else {
+		kept.DPort = orig.DPort
+	}
+	reply, _ := kept.Invert()
+	first := t.SameSource(h.w, conntrack.SourceOf(orig, f.Zone))
+	mapped := h.m == Src && first != 0 && (first != id || t.NextSource(h.w, id) != 0)
+	if mapped || t.Taken(h.w, reply, id) {
+		conntrack.NoteEnds(h.tr.Notes(), h.p)
+	}
 }
 
 // moved tells whether the packet leaves by another device than its connection was

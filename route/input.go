@@ -109,11 +109,22 @@ func (f *FIB) arrive(rec record, a *Arrival) Decision {
 		d := newDecision(trace.Unspec)
 		return d.drop(EINVAL, ReasonNone, WhyNoIP)
 	}
-	rec.note(field.Dst, field.PrefixMask(128, 100)) // multicast or not
+	rec.note(field.Dst, martianBits(a.Dst))
 	if isMulticast(a.Dst) {
 		return f.arriveMulticast(rec, a, in)
 	}
 	return f.arriveSlow(rec, a, in)
+}
+
+// martianBits are the bits of an address by which it is multicast, loopback, zero or all
+// ones, or none of these.
+func martianBits(a packet.Addr) field.Value {
+	const classE = 0xf0
+	a = or4(a)
+	if first := a.Bytes()[0]; first == 0 || first >= classE {
+		return field.Ones(128)
+	}
+	return field.PrefixMask(128, 104)
 }
 
 func (r record) note(id field.ID, bits field.Value) {
@@ -175,7 +186,7 @@ func (f *FIB) multicastSource(rec record, a *Arrival, in *link.Link,
 // Kernel: net/ipv4/route.c, ip_route_input_slow.
 func (f *FIB) arriveSlow(rec record, a *Arrival, in *link.Link) Decision {
 	d := newDecision(trace.Unspec)
-	rec.note(field.Src, field.PrefixMask(128, 104)) // multicast, loopback or zero
+	rec.note(field.Src, martianBits(a.Src))
 	if isMulticast(a.Src) || isAllOnes(a.Src) {
 		return d.drop(EINVAL, ReasonInvalidSource, WhyMartianSource)
 	}

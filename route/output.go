@@ -43,6 +43,7 @@ func (o *output) fail(err Errno, why trace.Why) {
 
 func (o *output) run() {
 	o.fl.Src, o.fl.Dst = or4(o.fl.Src), or4(o.fl.Dst)
+	o.fl.deps.Note(field.Dst, martianBits(o.fl.Dst))
 	if !o.fl.Src.IsAny() && o.checkSource() {
 		return
 	}
@@ -60,6 +61,7 @@ func (o *output) run() {
 // decision is made.
 func (o *output) checkSource() bool {
 	src := o.fl.Src
+	o.fl.deps.Note(field.Src, o.sourceBits())
 	if isMulticast(src) || isAllOnes(src) {
 		o.fail(EINVAL, WhyMartianSource)
 		return true
@@ -79,6 +81,16 @@ func (o *output) checkSource() bool {
 		return true
 	}
 	return false
+}
+
+// sourceBits are the bits of the source that checkSource looks at: whether it is
+// multicast or all ones, and else, where it has to be this host's, the whole.
+func (o *output) sourceBits() field.Value {
+	wide := isMulticast(o.fl.Dst) || isAllOnes(o.fl.Dst)
+	if o.fl.Flags&AnySource == 0 || o.fl.Out == 0 && wide {
+		return field.Ones(128)
+	}
+	return martianBits(o.fl.Src)
 }
 
 // deviceOf is the device that has an address, zero for none. What the local

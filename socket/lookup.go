@@ -70,6 +70,25 @@ func (t *Table) lookupUDP(w *world.World, proto uint8, e *ends) (Socket, bool) {
 	return Socket{}, false
 }
 
+// Connected tells whether a port has a socket that takes packets of one peer only.
+func (t *Table) Connected(w *world.World, proto uint8, port uint16) bool {
+	k := portKey{proto: proto, port: port}
+	for _, i := range t.ports[k] {
+		if !noAny(t.base[i].Peer).IsZero() {
+			return true
+		}
+	}
+	if !t.dynamic || w == nil || w.State == nil {
+		return false
+	}
+	for f := range t.keys.In(w.State).All {
+		if f.portKey == k && !f.peer.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
 type scorer func(*Socket, *ends) int
 
 // scan offers every socket of a port: those of the snapshot, then those in

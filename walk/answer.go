@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/icmp"
 	"github.com/hookpath/hookpath/route"
@@ -13,6 +14,7 @@ import (
 //
 // Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_unreach.
 func (k *Walk) SendUnreachable(_ *xtables.Env, typ, code uint8) {
+	k.needs(field.FragOff)
 	if k.p.FragOff() != 0 || !k.transportSumOK() {
 		return
 	}
@@ -28,6 +30,7 @@ func (k *Walk) transportSumOK() bool { return icmp.RejectSumOK(k.p, !k.Kernel.Be
 // Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_reset.
 func (k *Walk) SendReset(*xtables.Env) {
 	l4 := k.p.L4()
+	k.needs(field.FragOff, field.TCPFlags)
 	if k.p.FragOff() != 0 || len(l4) < 20 || !k.transportSumOK() || k.toMany() {
 		return
 	}
@@ -38,12 +41,14 @@ func (k *Walk) SendReset(*xtables.Env) {
 	k.nested(func() {
 		to := k.p
 		k.begin(b, to)
-		if !k.reroute() {
+		rerouted := false
+		k.seen(view{}.answering(), func() { rerouted = k.reroute() })
+		if !rerouted {
 			return
 		}
 		k.Conntrack.Answer(k.World, k.p, to)
 		k.Conntrack.SetClosing(k.World, to)
-		k.send(k.dst, to.SKB)
+		k.answer(k.dst, to)
 	})
 }
 
@@ -75,6 +80,10 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	}
 	defer k.unlockICMP()
 	to := k.p
+	k.needs(field.FragOff, field.Proto)
+	if to.Protocol() == packet.ICMP {
+		k.needs(field.ICMPType)
+	}
 	if !icmp.MayAnswer(to, typ) || k.toMany() || len(to.IP()) < 20 {
 		return
 	}
@@ -88,12 +97,13 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	case k.hasDst && k.dst.Kind == trace.Local && k.dst.Err == 0:
 		f.Src = to.Dst()
 	case k.Sysctl.Int("net.ipv4.icmp_errors_use_inbound_ifaddr", 0) != 0 && to.In != 0:
+		k.needs(field.In, field.Src)
 		f.Src = k.Links.Select(to.In, to.Src(), 253)
 	}
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
 		f.Mark = to.Mark
 	}
-	d := k.Routes.Output(k.World, nil, f)
+	d := k.lookupBack(f)
 	if d.Err != 0 {
 		return
 	}
@@ -117,7 +127,7 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	k.p.Socket = socket.Kernel
 	// icmp_glue_bits attaches an error, and no other answer, to what it is about.
 	k.Conntrack.Answer(k.World, k.p, to)
-	k.send(d, to.SKB)
+	k.answer(d, to)
 }
 
 // dummy is 192.0.0.8, the source of an error by a host without addresses.
@@ -165,7 +175,7 @@ func (k *Walk) sendEchoReply() {
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
 		f.Mark = to.Mark
 	}
-	d := k.Routes.Output(k.World, nil, f)
+	d := k.lookupBack(f)
 	if d.Err != 0 {
 		return
 	}
@@ -173,7 +183,7 @@ func (k *Walk) sendEchoReply() {
 		Clock: optionHost{k}.Milliseconds()}
 	k.begin(ans.EchoReply(to.IP()), to)
 	k.p.Socket = socket.Kernel
-	k.send(d, to.SKB)
+	k.answer(d, to)
 }
 
 // sendTCPReset is the TCP stack's answer to a segment that no socket takes.
@@ -194,11 +204,11 @@ func (k *Walk) sendTCPReset() {
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
 		f.Mark = to.Mark
 	}
-	d := k.Routes.Output(k.World, nil, f)
+	d := k.lookupBack(f)
 	if d.Err != 0 {
 		return
 	}
 	k.begin(b, to)
 	k.p.Socket = socket.Kernel
-	k.send(d, to.SKB)
+	k.answer(d, to)
 }

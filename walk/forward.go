@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"
@@ -10,6 +11,7 @@ import (
 //
 // Kernel: net/ipv4/ip_forward.c, ip_forward.
 func (k *Walk) forward() {
+	k.needs(field.TTL)
 	switch {
 	case k.p.Type != packet.Host:
 		k.drop("NOT_SPECIFIED", "other-host")
@@ -26,6 +28,7 @@ func (k *Walk) forward() {
 		return
 	}
 	k.p.Flags |= packet.Forwarded
+	k.needsRoom(k.mtu())
 	if frag.Exceeds(k.p, k.mtu()) {
 		k.nested(func() { k.sendICMP(3, 4, uint32(k.mtu())) })
 		k.drop("PKT_TOO_BIG", "mtu")

@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"
@@ -25,6 +26,7 @@ func newFragments(s *world.Schema, sys link.Sysctl) fragments {
 // Kernel: net/ipv4/ip_fragment.c, ip_defrag.
 func (k *Walk) reassemble(user frag.User) trace.Verdict {
 	w := k.World
+	k.needs(field.Src, field.Dst, field.Proto)
 	whole, n, res := k.fragments.collector.Add(k.fragments.queues.In(w.State),
 		k.fragments.peers.In(w.State), frag.Arrival{Packet: k.p, User: user,
 			VRF: k.Links.L3Master(k.p.In), Now: int64(w.Now)})

@@ -2,6 +2,7 @@ package walk
 
 import (
 	"encoding/binary"
+	"github.com/hookpath/hookpath/field"
 
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/frag"
@@ -12,6 +13,7 @@ import (
 //
 // Kernel: net/ipv4/ip_input.c, ip_local_deliver.
 func (k *Walk) localDeliver() {
+	k.needs(field.FragOff, field.FragMF)
 	if k.p.IsFragment() && !k.wholeForUs() {
 		return
 	}
@@ -67,6 +69,7 @@ func (k *Walk) protocol() {
 func (k *Walk) receiver() uint32 {
 	src, dst, proto := k.p.Src(), k.p.Dst(), k.p.Protocol()
 	sport, dport, _ := k.p.Ports()
+	k.needsSocket(proto, dport)
 	if k.toMany() && (proto == packet.UDP || proto == packet.UDPLite) {
 		all := k.Sockets.Multicast(k.World, proto, src, sport, dst, dport, k.p.In)
 		if len(all) == 0 {
@@ -122,7 +125,7 @@ func (k *Walk) noUDP() {
 	l4 := k.p.L4()
 	if len(l4) < 8 || int(binary.BigEndian.Uint16(l4[4:])) > len(l4) ||
 		int(binary.BigEndian.Uint16(l4[4:])) < 8 {
-		k.drop("PKT_TOO_SMALL", "header-truncated")
+		k.cutShort("header-truncated")
 		return
 	}
 	if k.dst.Kind == trace.BroadcastRoute || k.dst.Kind == trace.MulticastRoute {
@@ -149,19 +152,26 @@ func (k *Walk) noTCP() {
 		k.drop("NOT_SPECIFIED", "other-host")
 		return
 	case len(l4) < 20:
-		k.drop("PKT_TOO_SMALL", "header-truncated")
+		k.cutShort("header-truncated")
 		return
 	case int(l4[12]>>4)*4 < 20 || int(l4[12]>>4)*4 > len(l4):
-		k.drop("PKT_TOO_SMALL", "bad-header")
+		k.cutShort("bad-header")
 		return
 	case !k.sumOK(l4):
 		k.drop("TCP_CSUM", "bad-checksum")
 		return
 	}
+	k.needs(field.TCPFlags)
 	if l4[13]&tcpRST == 0 && k.dst.Kind == trace.Local {
 		k.nested(k.sendTCPReset)
 	}
 	k.drop("NO_SOCKET", "no-listener")
+}
+
+// cutShort drops a packet whose header is longer than itself.
+func (k *Walk) cutShort(why trace.Why) {
+	k.needs(field.Len)
+	k.drop("PKT_TOO_SMALL", why)
 }
 
 const tcpRST = 0x04
@@ -177,9 +187,10 @@ func (k *Walk) sumOK(l4 []byte) bool {
 // Kernel: net/ipv4/icmp.c, icmp_rcv.
 func (k *Walk) icmpReceive() {
 	l4 := k.p.L4()
+	k.needs(field.ICMPType)
 	switch {
 	case len(l4) < 8:
-		k.drop("PKT_TOO_SMALL", "header-truncated")
+		k.cutShort("header-truncated")
 		return
 	case packet.Fold(packet.Sum16(l4, 0)) != 0:
 		k.drop("ICMP_CSUM", "bad-checksum")

@@ -33,9 +33,11 @@ func (h optionHost) Milliseconds() uint32 {
 //
 // Kernel: net/ipv4/ip_input.c, ip_rcv_options.
 func (k *Walk) receiveOptions() bool {
+	k.needs(field.IPOpts)
 	if k.p.IP()[0]&0xf == 5 {
 		return true
 	}
+	k.needs(field.Bytes) // no field names what stands in an option
 	if k.p.HasCIPSO() {
 		k.Err = &link.UnsupportedError{What: "IP option CIPSO"}
 		return false

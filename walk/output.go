@@ -35,7 +35,7 @@ func (h *Host) Send(k *Walk, l Local) {
 	// PACKET_HOST is what a new skb has; the device alone makes copies outgoing.
 	p.Mark, p.Type = l.Mark, packet.Host
 	f := h.localFlow(p, l)
-	d := k.Routes.Output(k.World, nil, f)
+	d := k.lookup(f)
 	if d.Err == 0 && l.Socket != "raw" && f.Src != p.Src() {
 		f.Src = p.Src()
 		if f.Src.IsAny() {
@@ -96,9 +96,12 @@ func fillSource(p *packet.Packet, l Local, src packet.Addr) {
 // Kernel: net/ipv4/raw.c, raw_send_hdrinc; net/ipv4/ip_output.c, __ip_append_data.
 func (k *Walk) tooLong(l Local, d *route.Decision) bool {
 	if l.Socket == "raw" {
-		return k.p.Len() > k.Links.ByIndex(d.Out).MTU
+		mtu := k.Links.ByIndex(d.Out).MTU
+		k.needsRoom(mtu)
+		return k.p.Len() > mtu
 	}
 	const dontFragment = 0x40
+	k.needsRoom(k.mtuOf(d))
 	return k.p.IP()[6]&dontFragment != 0 && k.p.Len() > k.mtuOf(d)
 }
 
@@ -174,7 +177,9 @@ func (k *Walk) outFlow() *route.Flow {
 func (k *Walk) mangleOutput(st *stage) trace.Verdict {
 	p := k.p
 	src, dst, tos, mark := p.Src(), p.Dst(), p.TOS(), p.Mark
+	since := k.events()
 	v := k.table(st)
+	k.needsWritten(since)
 	if v == trace.DropIt || v == trace.Stolen {
 		return v
 	}

@@ -1,6 +1,9 @@
 package walk
 
-import "github.com/hookpath/hookpath/packet"
+import (
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/packet"
+)
 
 // peer is what the host remembers of an address that it sends ICMP messages to. Times
 // are jiffies.
@@ -32,6 +35,7 @@ const (
 //
 // Kernel: net/ipv4/inetpeer.c, inet_getpeer.
 func (k *Walk) withPeer(key peerKey, f func(p *peer, now, hz int64) bool) bool {
+	k.needs(field.Src)
 	t, hz := k.peers.In(k.World.State), int64(k.World.HZ)
 	now := k.World.Now.Jiffies(k.World.HZ)
 	p, known := t.Get(key)

@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"
@@ -29,6 +30,7 @@ func (k *Walk) postrouting() {
 // Kernel: net/ipv4/ip_output.c, __ip_finish_output.
 func (k *Walk) finishOutput() {
 	mtu := k.mtu()
+	k.needsRoom(mtu)
 	if frag.Needed(k.p, mtu) {
 		k.cut(mtu)
 		return
@@ -46,6 +48,9 @@ func (k *Walk) transmit() {
 	if out.Index == loopback {
 		k.loop()
 		return
+	}
+	if d.Gateway.IsZero() {
+		k.needs(field.Dst)
 	}
 	mac, known := k.Routes.Resolve(k.World, d.Out, hop)
 	if k.Trace != nil {
@@ -91,7 +96,7 @@ func (k *Walk) copyToSelf() {
 	k.p.DropLink()
 	k.p.Type = packet.Loopback
 	k.queue = append(k.queue, queued{dev: k.dst.Out, p: k.p, dst: k.dst, hasDst: true,
-		parent: parent})
+		view: k.view, parent: parent})
 }
 
 // transmitted ends the present frame on the wire of its out device. parent is the
@@ -117,6 +122,6 @@ func (k *Walk) loop() {
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})
 	}
-	k.p.Socket = 0
-	k.queue = append(k.queue, queued{dev: loopback, p: k.p, dst: k.dst, hasDst: k.hasDst})
+	k.queue = append(k.queue, queued{dev: loopback, p: k.p, dst: k.dst, hasDst: k.hasDst,
+		view: k.view})
 }

@@ -3,6 +3,7 @@ package walk
 import (
 	"encoding/binary"
 	"fmt"
+	"github.com/hookpath/hookpath/field"
 
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
@@ -19,6 +20,7 @@ func (h *Host) Receive(k *Walk, dev packet.Dev, frame []byte) {
 		return
 	}
 	k.number(p)
+	k.needs(field.In, field.PktType)
 	k.receive(dev, p, 0)
 	k.drain()
 }
@@ -156,6 +158,7 @@ func checkHeader(p *packet.Packet) (trace.Reason, trace.Why) {
 //
 // Kernel: net/ipv4/netfilter/nf_defrag_ipv4.c, ipv4_conntrack_defrag.
 func (k *Walk) defrag(*stage) trace.Verdict {
+	k.needs(field.FragOff, field.FragMF)
 	if !k.p.IsFragment() {
 		return trace.Accept
 	}

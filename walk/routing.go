@@ -103,7 +103,7 @@ func (k *Walk) nested(f func()) {
 // Kernel: net/ipv4/netfilter.c, ip_route_me_harder.
 func (k *Walk) reroute() bool {
 	f := k.outFlow()
-	kind := k.Routes.AddrType(k.p.Src(), 0, field.Src, nil)
+	kind := k.Routes.AddrType(k.p.Src(), 0, field.Src, k.Trace.Notes())
 	if kind == trace.Local || kind == trace.Unicast {
 		f.Flags |= anySource
 	} else {

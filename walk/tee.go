@@ -16,7 +16,7 @@ func (k *Walk) Tee(_ *xtables.Env, gateway packet.Addr, out packet.Dev) {
 		return
 	}
 	const tosBits = 0x1e // RT_TOS
-	d := k.Routes.Output(k.World, nil, &route.Flow{Dst: gateway, TOS: k.p.TOS() & tosBits, Out: out})
+	d := k.lookup(&route.Flow{Dst: gateway, TOS: k.p.TOS() & tosBits, Out: out})
 	if d.Err != 0 {
 		return
 	}

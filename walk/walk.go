@@ -35,6 +35,7 @@ type Walk struct {
 	p        *packet.Packet
 	hook     trace.Hook
 	narrowed map[field.ID][]narrowing
+	view     view
 	teeing   bool // the present packet is a copy: it is not copied again
 	// inICMP tells that the kernel's ICMP socket is sending.
 	inICMP bool
@@ -51,6 +52,7 @@ type queued struct {
 	dst    route.Decision
 	hasDst bool
 	parent int // of a copy, zero for none
+	view   view
 }
 
 // NewWalk begins a question. A nil trace records nothing.
@@ -216,7 +218,7 @@ func (k *Walk) drain() {
 			continue
 		}
 		k.dst, k.hasDst = q.dst, q.hasDst
-		k.receive(q.dev, q.p, q.parent)
+		k.seen(q.view, func() { k.receive(q.dev, q.p, q.parent) })
 	}
 }
 
@@ -239,6 +241,7 @@ func (k *Walk) confirm(*stage) trace.Verdict {
 
 // nat translates the packet, asking the nat table for a new connection.
 func (k *Walk) nat(st *stage) trace.Verdict {
+	k.needs(field.CtState)
 	return k.NAT.Hook(k.World, k.Trace, k.p, k.hook, func() trace.Verdict {
 		if st.program == nil {
 			return trace.Accept

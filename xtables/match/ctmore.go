@@ -87,7 +87,15 @@ func (m *connbytes) Pred(b *xtables.Build) field.Pred {
 		}
 		n := m.count(f)
 		return (n >= m.Range.lo && n <= m.Range.hi) != m.Not
-	}, field.CtState)
+	}, m.reads()...)
+}
+
+func (m *connbytes) reads() []field.ID {
+	const packets = 0
+	if m.Mode.N == packets {
+		return []field.ID{field.CtState}
+	}
+	return []field.ID{field.CtState, field.Len}
 }
 
 func (m *connbytes) count(f *ct.Flow) uint64 {

@@ -52,7 +52,7 @@ func (m *dccp) Pred(*xtables.Build) field.Pred {
 	if m.Option.given {
 		ps = append(ps, derived(func(e *xtables.Env) field.Result {
 			return dccpHasOption(e.Packet.L4(), uint8(m.Option.n), m.NotOpt)
-		}, field.DCCPType))
+		}, field.DCCPType, field.Bytes))
 	}
 	return field.And(ps...)
 }

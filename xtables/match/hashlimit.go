@@ -208,6 +208,12 @@ func (m *hashlimit) reads() []field.ID {
 			ids = append(ids, id)
 		}
 	}
+	if m.Mode.N&(hashSrcPort|hashDstPort) != 0 {
+		ids = append(ids, field.Proto)
+	}
+	if m.Rate.bytes {
+		ids = append(ids, field.Len)
+	}
 	return ids
 }
 

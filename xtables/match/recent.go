@@ -118,7 +118,14 @@ func (m *recent) Pred(b *xtables.Build) field.Pred {
 		assume(b, "list %q of -m recent counts as empty", m.Name.S)
 	}
 	list.stamps = max(list.stamps, m.kept())
-	return call(func(e *xtables.Env) field.Result { return m.test(e, list) }, m.asked())
+	return call(func(e *xtables.Env) field.Result { return m.test(e, list) }, m.reads()...)
+}
+
+func (m *recent) reads() []field.ID {
+	if m.TTL {
+		return []field.ID{m.asked(), field.TTL}
+	}
+	return []field.ID{m.asked()}
 }
 
 // asked is the field that the list is asked about.

@@ -45,7 +45,7 @@ func (m *sctp) Pred(*xtables.Build) field.Pred {
 			return field.Drop
 		}
 		return result(yes != m.NotChunks)
-	}, field.Len))
+	}, field.Len, field.Bytes))
 }
 
 // sctpHow says how many of the chunks must be there.

@@ -84,7 +84,7 @@ func (m *stringMatch) Pred(*xtables.Build) field.Pred {
 	from, to := int(m.From.n), int(m.to())
 	return xtables.Derived(func(e *xtables.Env) bool {
 		return s.between(e.Packet.IP(), from, to) != m.Not
-	}, field.Len)
+	}, field.Len, field.Bytes)
 }
 
 // between tells whether the first place of the pattern behind from ends before to.

@@ -57,7 +57,7 @@ func (m *tcp) option() field.Pred {
 	}
 	return derived(func(e *xtables.Env) field.Result {
 		return tcpHasOption(e.Packet.L4(), m.Option, m.NotOpt)
-	}, field.L4)
+	}, field.L4, field.Bytes)
 }
 
 // tcpOptions returns the options of a TCP header: false drops the packet.

@@ -40,7 +40,7 @@ func (m *u32) Validate(*xtables.Build) error {
 func (m *u32) Pred(*xtables.Build) field.Pred {
 	return xtables.Derived(func(e *xtables.Env) bool {
 		return m.Tests.hold(e.Packet.IP()) != m.Not
-	}, field.Len)
+	}, field.Len, field.Bytes)
 }
 
 // u32Tests are joined by &&.

@@ -161,6 +161,9 @@ func helps(h conntrack.Helper, proto uint8) bool {
 
 // Do implements xtables.Target.
 func (t *ct) Do(e *xtables.Env) trace.Verdict {
+	if t.Zone.fromMark { // of 16 bits, in conntrack's own hook
+		e.Deps().Note(field.Mark, field.Ones(16))
+	}
 	if t.Notrack {
 		return untrack(e)
 	}

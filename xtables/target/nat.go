@@ -205,7 +205,22 @@ func (t *dnat) Effects() []field.Effect { return natEffects(&t.To.R, field.Dst, 
 
 // Do implements xtables.Target.
 func (t *dnat) Do(e *xtables.Env) trace.Verdict {
+	noteRange(e, &t.To.R, field.DstPort)
 	return e.NAT.Setup(e.World, e.Packet.CT.Flow, t.apply(t.To.R), nat.Dst)
+}
+
+// noteRange notes what the choice within a range goes by: a hash of the addresses, and
+// whether the port lies in it already.
+func noteRange(e *xtables.Env, r *nat.Range, port field.ID) {
+	d := e.Deps()
+	if r.Flags&nat.MapIPs != 0 && r.MinAddr != r.MaxAddr {
+		d.Note(field.Src, field.Ones(128))
+		d.Note(field.Dst, field.Ones(128))
+	}
+	if r.Flags&nat.ProtoSpecified != 0 && r.MinPort != r.MaxPort {
+		d.Note(port, field.Ones(16))
+		d.Note(field.ICMPID, field.Ones(16))
+	}
 }
 
 // snat maps a new connection's source.
@@ -231,6 +246,7 @@ func (t *snat) Effects() []field.Effect { return natEffects(&t.To.R, field.Src, 
 
 // Do implements xtables.Target.
 func (t *snat) Do(e *xtables.Env) trace.Verdict {
+	noteRange(e, &t.To.R, field.SrcPort)
 	return e.NAT.Setup(e.World, e.Packet.CT.Flow, t.apply(t.To.R), nat.Src)
 }
 
@@ -276,6 +292,10 @@ func (t *masquerade) Effects() []field.Effect {
 
 // Do implements xtables.Target.
 func (t *masquerade) Do(e *xtables.Env) trace.Verdict {
+	noteRange(e, &t.Ports.R, field.SrcPort)
+	if e.Nexthop == e.Packet.Dst() {
+		e.Deps().Note(field.Dst, field.Ones(128))
+	}
 	return e.NAT.Masquerade(e.World, e.Trace, e.Packet, e.Nexthop, t.apply(t.Ports.R))
 }
 
@@ -302,6 +322,8 @@ func (t *redirect) Effects() []field.Effect {
 
 // Do implements xtables.Target.
 func (t *redirect) Do(e *xtables.Env) trace.Verdict {
+	noteRange(e, &t.Ports.R, field.DstPort)
+	e.Deps().Note(field.In, field.Ones(32))
 	return e.NAT.Redirect(e.World, e.Packet, e.Hook, t.apply(t.Ports.R))
 }
 
