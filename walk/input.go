@@ -2,8 +2,8 @@ package walk
 
 import (
 	"encoding/binary"
-	"github.com/hookpath/hookpath/field"
 
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/frag"
 	"github.com/hookpath/hookpath/trace"

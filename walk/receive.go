@@ -3,8 +3,8 @@ package walk
 import (
 	"encoding/binary"
 	"fmt"
-	"github.com/hookpath/hookpath/field"
 
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"

@@ -78,8 +78,8 @@ func answerKind(o *trace.Outcome) string {
 	if o.SKB == 1 || len(ip) < 28 || ip[0] != 0x45 || ip[9] != packet.ICMP {
 		return ""
 	}
-	if ip[20] == 0 { // the code of an echo reply is the request's
-		return " echo reply"
+	if ip[20] != 3 && ip[20] != 11 && ip[20] != 12 { // a copy, or a reply with its request's code
+		return fmt.Sprintf(" icmp %d", ip[20])
 	}
 	return fmt.Sprintf(" icmp %d %d", ip[20], ip[21])
 }
