@@ -54,7 +54,11 @@ func (k *Walk) SendReset(*xtables.Env) {
 
 // toMany tells whether the packet went to a broadcast or multicast address.
 func (k *Walk) toMany() bool {
-	return k.hasDst && (k.dst.Kind == trace.BroadcastRoute || k.dst.Kind == trace.MulticastRoute)
+	return k.hasDst && toMany(&k.dst)
+}
+
+func toMany(d *route.Decision) bool {
+	return d.Kind == trace.BroadcastRoute || d.Kind == trace.MulticastRoute
 }
 
 // begin makes an answer to a packet the present one.

@@ -43,19 +43,43 @@ func (h *Host) Send(k *Walk, l Local) {
 		}
 	}
 	p.Socket = k.Sockets.OwnedOn(k.World, p.Protocol(), l.UID, l.GID, l.Dev)
+	bound := p.Src()
 	if d = k.Routes.Output(k.World, k.Trace, f); d.Err != 0 {
+		k.leave(&l, bound, false)
 		k.noRoute(d)
 		return
 	}
 	if k.tooLong(l, &d) {
+		k.leave(&l, bound, false)
 		k.unsent("PKT_TOO_BIG", "mtu")
 		return
 	}
 	fillTTL(p, l, h.ttlOf(&d))
 	fillSource(p, l, d.Source)
-	p.Partial = l.Socket != "raw" && (p.Protocol() == packet.TCP || p.Protocol() == packet.UDP)
+	if p.Protocol() == packet.TCP && l.Socket != "raw" && toMany(&d) {
+		k.unsent("IP_OUTNOROUTES", "no-route") // tcp_v4_connect
+		return
+	}
+	k.leave(&l, bound, true)
+	p.Partial = l.Socket != "raw" && k.unfinished(&d)
 	k.send(d, 0)
 	k.drain()
+}
+
+// unfinished tells whether a socket's packet leaves its checksum to the device: of TCP
+// always, of UDP where the device can. What other devices than lo and veth can do no
+// dump tells; they are taken to be unable.
+//
+// Kernel: net/ipv4/ip_output.c, __ip_append_data; net/ipv4/tcp_ipv4.c, tcp_v4_send_check.
+func (k *Walk) unfinished(d *route.Decision) bool {
+	switch k.p.Protocol() {
+	case packet.TCP:
+		return true
+	case packet.UDP:
+		l := k.Links.ByIndex(d.Out)
+		return l != nil && (l.Index == loopback || l.Kind == "veth")
+	}
+	return false
 }
 
 // ttlOf is a socket's own time to live: its IP_TTL, or its IP_MULTICAST_TTL.

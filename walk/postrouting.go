@@ -75,8 +75,7 @@ func (k *Walk) transmit() {
 // Kernel: net/ipv4/route.c, __mkroute_output, where it chooses ip_mc_output.
 func (k *Walk) loopsBack() bool {
 	d := &k.dst
-	return d.Local && d.Out != loopback &&
-		(d.Kind == trace.BroadcastRoute || d.Kind == trace.MulticastRoute)
+	return d.Local && d.Out != loopback && toMany(d)
 }
 
 // copyToSelf takes the host's own copy through POSTROUTING and hands it back, as

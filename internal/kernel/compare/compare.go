@@ -68,14 +68,8 @@ func (t *Tally) Run(ctx context.Context, seed uint64, o gen.Options, questions i
 		return nil
 	}
 	t.Scenarios++
-	for n := range questions {
+	for range questions {
 		q := g.Next()
-		if n < questions-openSockets {
-			q.Socket = onlyRaw(q.Socket)
-		} else if !q.Out {
-			g.Learn(kernel.Answer{})
-			continue
-		}
 		if more, err := t.ask(p, g, q); err != nil || !more {
 			return err
 		}
@@ -88,18 +82,6 @@ func count(m *map[string]int, key string) {
 		*m = map[string]int{}
 	}
 	(*m)[key]++
-}
-
-// openSockets is how many questions at a scenario's end may send by sockets that have
-// a port: the kernel keeps those open, so that answers to them are no longer refused.
-// Nothing arrives after them; before them all is sent by raw sockets.
-const openSockets = 12
-
-func onlyRaw(socket string) string {
-	if socket == "" {
-		return ""
-	}
-	return "raw"
 }
 
 // saveName is the file of a back end's rules.
