@@ -51,7 +51,8 @@ var house = []string{
 }
 
 // outdoors are the only rooms that touch the operating system.
-var outdoors = []string{"snapshot", "dataplane", "web", "demos", "internal/kernel",
+var outdoors = []string{"snapshot", "dataplane", "web", "demos", "internal/bench",
+	"internal/kernel",
 	"internal/kernel/compare",
 	"internal/cli", "cmd"}
 

@@ -406,6 +406,9 @@ func firstFailed(p *field.Pred, e *Env) (*field.Pred, int) {
 	return p, 0
 }
 
+// Rules is the number of rules in the table.
+func (p *Program) Rules() int { return len(p.rules) }
+
 // ChainName returns the name of a chain of the table.
 func (p *Program) ChainName(n int) string { return p.Source.Chains[n].Name }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/hookpath/hookpath/packet"
@@ -126,21 +125,4 @@ func (r *rig) establish(sport uint16, dst packet.Addr) []byte {
 func (r *rig) forget(p *packet.Packet) {
 	id, _ := r.k.Conntrack.Hit(r.k.World, p)
 	r.k.Conntrack.Kill(r.k.World, id)
-}
-
-// watch is a stop watch of this process's processor time, which other work on the
-// machine disturbs less than the clock on the wall.
-type watch struct{ at int64 }
-
-func startWatch() watch { return watch{processorTime()} }
-
-// ns is the processor time since the start.
-func (w watch) ns() float64 { return float64(processorTime() - w.at) }
-
-func processorTime() int64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err)
-	}
-	return u.Utime.Nano() + u.Stime.Nano()
 }

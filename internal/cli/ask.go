@@ -329,9 +329,7 @@ func (j *journey) branch(b *explore.Branch[*journey]) report.Branch {
 	for _, n := range j.hosts() {
 		d := report.Deps{Host: n.Host}
 		for _, p := range n.Programs() {
-			for _, c := range p.Source.Chains {
-				out.Rules += len(c.Rules)
-			}
+			out.Rules += p.Rules()
 		}
 		for _, l := range j.traces {
 			if l.n != n {
