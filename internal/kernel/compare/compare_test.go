@@ -43,25 +43,67 @@ func number(t *testing.T, name string, def uint64) uint64 {
 // maxTold bounds the disagreements that are printed in full.
 const maxTold = 40
 
+// questions is how many packets a scenario gets.
+const questions = 40
+
+// options are what is drawn for the scenario of a seed.
+func options(seed uint64) gen.Options {
+	return gen.Options{Backend: kernel.Backend(1 + seed%2), Random: seed%4 > 1,
+		Focus: gen.Focus(seed)}
+}
+
+// stopped is what TestAgreement prints of the first disagreement with HOOKPATH_PACKETS.
+const stopped = "HOOKPATH_STOPPED"
+
 // TestAgreement draws scenarios from a fresh seed and holds the engine against the
 // kernel. HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many scenarios,
-// HOOKPATH_KEEP=DIR keeps what disagreed.
+// HOOKPATH_KEEP=DIR keeps what disagreed. HOOKPATH_PACKETS=N stops after so many packets,
+// or at the first disagreement. With HOOKPATH_SOAK each disagreement fails, and all that
+// cover.go lists must be covered; up to as many scenarios again make up for what is short.
 func TestAgreement(t *testing.T) {
 	needRoot(t)
 	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
 	n := number(t, "HOOKPATH_SEEDS", number(t, "HOOKPATH_SOAK", 60))
+	most := number(t, "HOOKPATH_PACKETS", 0)
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
 	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP")}
-	for s := seed; s < seed+n; s++ {
-		o := gen.Options{Backend: kernel.Backend(1 + s%2), Random: s%4 > 1,
-			Focus: gen.Focus(s)}
-		if err := tally.Run(t.Context(), s, o, 40); err != nil {
+	ask := func(s uint64) {
+		if err := tally.Run(t.Context(), s, options(s), questions); err != nil {
 			t.Error(err)
 		}
 	}
+	for s := seed; s < seed+n; s++ {
+		ask(s)
+		if most > 0 && len(tally.Diffs) > 0 {
+			fmt.Println(stopped, s, "after", tally.Packets, "packets")
+			t.FailNow()
+		}
+		if most > 0 && uint64(tally.Packets) >= most {
+			break
+		}
+	}
+	if os.Getenv("HOOKPATH_SOAK") != "" {
+		for s := seed + n; s < seed+2*n && len(tally.Cover.Short(enough)) > 0; s++ {
+			if tally.Cover.helps(gen.Focus(s), enough) {
+				ask(s)
+			}
+		}
+	}
+	judge(t, &tally)
+}
+
+// enough is how often a soak wants everything to match, and not to.
+const enough = 500
+
+// judge tells what was found, and fails where it is not good enough.
+func judge(t *testing.T, tally *Tally) {
+	t.Helper()
 	say := t.Logf
 	if os.Getenv("HOOKPATH_SOAK") != "" {
 		say = t.Errorf
+		for _, name := range tally.Cover.Short(enough) {
+			t.Errorf("not covered: %s", name)
+		}
 	}
 	for i, d := range tally.Diffs {
 		if i < maxTold {
@@ -71,7 +113,7 @@ func TestAgreement(t *testing.T) {
 	if len(tally.Diffs) > 0 {
 		say("%d disagreements", len(tally.Diffs))
 	}
-	report(t, &tally)
+	report(t, tally)
 	if share := 100 * tally.Agreed / max(tally.Packets, 1); share < floor {
 		t.Errorf("%d %% of the packets agreed with the kernel, less than %d %%", share, floor)
 	}

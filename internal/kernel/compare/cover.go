@@ -241,15 +241,29 @@ func (c *Cover) Print(w io.Writer) {
 func (c *Cover) Short(n int) []string {
 	var out []string
 	for _, name := range wanted() {
-		k := c.counts[name]
-		if k == nil {
-			k = new([2]int)
-		}
-		if k[matched] < n || k[missed] < n && !neverFails(name) {
+		if c.lacks(name, n) {
+			k := c.of(name)
 			out = append(out, fmt.Sprintf("%s (%d matched, %d not)", name, k[matched], k[missed]))
 		}
 	}
 	return out
+}
+
+func (c *Cover) of(name string) [2]int {
+	if k := c.counts[name]; k != nil {
+		return *k
+	}
+	return [2]int{}
+}
+
+func (c *Cover) lacks(name string, n int) bool {
+	k := c.of(name)
+	return k[matched] < n || k[missed] < n && !neverFails(name)
+}
+
+// helps tells whether a scenario about some subjects covers what is short.
+func (c *Cover) helps(focus []string, n int) bool {
+	return slices.ContainsFunc(focus, func(name string) bool { return c.lacks(name, n) })
 }
 
 // neverFails tells what has no way not to match.
