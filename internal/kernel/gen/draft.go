@@ -21,6 +21,7 @@ func (g *Gen) draft() *draft {
 	g.direct(d, r)
 	if r != nil {
 		g.bend(d, r)
+		g.bendMore(d, r)
 	}
 	g.last.bent = r
 	if d.proto == 0 {
@@ -91,7 +92,9 @@ func (g *Gen) far(d *draft) netip.Addr {
 func (g *Gen) bend(d *draft, r *rule) {
 	for depth := 0; r != nil && depth < 5; depth++ {
 		for _, wish := range r.bend {
-			wish(d)
+			if !g.chance(10) { // else it misses closely
+				wish(d)
+			}
 		}
 		r = r.chain.parent
 	}
@@ -100,6 +103,23 @@ func (g *Gen) bend(d *draft, r *rule) {
 	}
 	if f := g.host.iface(d.in); f != nil && !d.from.IsValid() {
 		d.from = f.neighs[0]
+	}
+}
+
+// bendMore has a packet fit more of what the scenario is about, where that does not take
+// it to another hook or protocol.
+func (g *Gen) bendMore(d *draft, r *rule) {
+	proto := d.proto
+	for _, f := range g.host.features {
+		if f == r || f.hook != r.hook || f.proto != 0 && f.proto != proto || g.chance(50) {
+			continue
+		}
+		out := d.out
+		g.bend(d, f)
+		d.out = out
+		if r.proto != 0 {
+			d.proto = proto
+		}
 	}
 }
 

@@ -47,12 +47,25 @@ func Subjects() []string {
 
 func subjects() []subject {
 	return slices.Concat(plainSubjects(), matchSubjects(), targetSubjects(), natSubjects(),
-		policySubjects())
+		policySubjects(), routeSubjects())
 }
 
 // rare are the subjects that need more scenarios than others, and how many times more.
 func rare() map[string]int {
-	return map[string]int{}
+	return map[string]int{
+		"-j CHECKSUM": 4, "-j ECN": 3, "-j TCPMSS": 3, "-j TCPOPTSTRIP": 3, "-j TPROXY": 2,
+		"-m connlabel": 2, "-m dccp": 2, "-m ecn": 4, "-m esp": 4, "-m ah": 2, "-m ipcomp": 4,
+		"-m helper": 4, "-m socket": 4, "-m tcpmss": 3, "-m sctp": 2, "-m cluster": 2,
+		"DNAT --persistent": 2, "DNAT --random": 2, "DNAT :port-port": 4, "DNAT :port": 2, "DNAT addr-addr": 2,
+		"MASQUERADE --random": 4, "MASQUERADE --random-fully": 4, "MASQUERADE :port-port": 6,
+		"MASQUERADE plain": 3, "REDIRECT :port": 3, "REDIRECT :port-port": 4,
+		"REDIRECT --random": 2, "SNAT --persistent": 2, "SNAT --random": 3,
+		"SNAT --random-fully": 3, "SNAT :port": 4, "SNAT :port-port": 4, "SNAT addr-addr": 2,
+		"ip rule blackhole": 2, "ip rule from": 2, "ip rule sport": 3, "ip rule dport": 2,
+		"ip rule suppress_ifgroup": 3, "ip rule suppress_prefixlength": 3, "ip rule tos": 2,
+		"route broadcast": 4, "route tos": 3, "route mtu": 3, "route nhid": 2,
+		"ip rule oif": 3, "ip rule prohibit": 2, "-m physdev": 2, "-m cpu": 2, "-f": 2, "-j TRACE": 2,
+	}
 }
 
 func (g *Gen) placeFocus() {
@@ -129,12 +142,17 @@ func (g *Gen) front(r *rule) {
 // featureChain draws a base chain, of a table that may be new.
 func (g *Gen) featureChain() *chain {
 	name := one(g, "raw", "mangle", "mangle", "mangle", "filter", "nat")
+	return pick(g, g.tableOf(name).chains[:len(places()[name])])
+}
+
+// tableOf is a table of the host, which is drawn where there is none.
+func (g *Gen) tableOf(name string) *table {
 	t := g.host.table(name)
 	if t == nil {
 		t = g.drawTable(name)
 		g.host.tables = append(g.host.tables, t)
 	}
-	return pick(g, t.chains[:len(places()[name])])
+	return t
 }
 
 func (g *Gen) featureMatch(m match) {
@@ -162,8 +180,25 @@ func (g *Gen) prepare(r *rule, name string) {
 		before("-p udp " + addMARK(g, r))
 	case "connmark":
 		before("-p udp -j CONNMARK --set-xmark " + g.markMask())
+	case "helper":
+		g.helped(r)
 	}
 }
+
+// helped has TFTP followed, so that there are connections that a helper expected.
+func (g *Gen) helped(r *rule) {
+	t := g.tableOf("raw")
+	for _, c := range t.chains[:2] {
+		ct := &rule{chain: c}
+		ct.say(nil, "-p udp -m udp --dport 69 -j CT --helper tftp")
+		c.rules = append([]*rule{ct}, c.rules...)
+	}
+	r.bend = append(r.bend, func(d *draft) {
+		d.proto, d.dport, d.payload = 17, tftp, "\x00\x01file\x00octet\x00"
+	})
+}
+
+const tftp = 69
 
 // featureTarget places a rule with a target that few packets come to. Of NAT, form
 // is what the target's options must hold.
@@ -173,6 +208,9 @@ func (g *Gen) featureTarget(t target, form string) {
 			return false
 		}
 		g.narrow(r)
+		if r.table == "nat" {
+			r.say(g.newFlow) // only a connection's first packet is asked about
+		}
 		text := t.add(g, r)
 		for range 100 {
 			if form == "" || slices.Contains(NATForms(strings.Fields(text)), form) {
@@ -184,6 +222,11 @@ func (g *Gen) featureTarget(t target, form string) {
 		}
 		return false
 	})
+}
+
+// newFlow makes a packet of a connection that there was not yet.
+func (g *Gen) newFlow(d *draft) {
+	d.sport, d.id = uint16(g.between(2000, 65000)), uint16(g.between(10, 65000))
 }
 
 // narrow draws a test that some packets pass and others do not.

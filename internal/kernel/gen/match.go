@@ -44,13 +44,13 @@ func packetMatches() []match {
 		{"u32", 4, nil, addU32},
 		{"mac", 4, func(_ *Gen, r *rule) bool { return r.in("PREROUTING", "INPUT", "FORWARD") }, addMAC},
 		{"ah", 20, isProto(51), func(g *Gen, r *rule) {
-			g.not(r, func(d *draft) { d.spi = 300 }, "-m ah", "--ahspi", "1:500")
+			g.not(r, nil, "-m ah", "--ahspi", "1:500")
 		}},
 		{"esp", 20, isProto(50), func(g *Gen, r *rule) {
-			g.not(r, func(d *draft) { d.spi = 300 }, "-m esp", "--espspi", "1:500")
+			g.not(r, nil, "-m esp", "--espspi", "1:500")
 		}},
 		{"ipcomp", 20, isProto(108), func(g *Gen, r *rule) {
-			g.not(r, func(d *draft) { d.spi = 300 }, "-m ipcomp", "--ipcompspi", "1:500")
+			g.not(r, nil, "-m ipcomp", "--ipcompspi", "1:500")
 		}},
 	}
 }
@@ -65,7 +65,7 @@ func connMatches() []match {
 		}},
 		{"connbytes", 3, tracked, addConnbytes},
 		{"helper", 2, tracked, func(g *Gen, r *rule) {
-			g.not(r, nil, "-m helper", "--helper", one(g, "ftp", "sip", "tftp"))
+			g.not(r, nil, "-m helper", "--helper", one(g, "ftp", "tftp", "tftp"))
 		}},
 		{"connlimit", 3, tracked, func(g *Gen, r *rule) {
 			r.say(nil, "-m connlimit", one(g, "--connlimit-upto", "--connlimit-above"),
@@ -458,10 +458,11 @@ func addRpfilter(g *Gen, r *rule) {
 
 func addSocket(g *Gen, r *rule) {
 	s := "-m socket"
-	for _, o := range []string{"--transparent", "--nowildcard"} {
-		if g.chance(25) {
-			s += " " + o
-		}
+	if g.chance(15) {
+		s += " --transparent"
+	}
+	if g.chance(60) {
+		s += " --nowildcard"
 	}
 	r.say(g.toService, s)
 }
@@ -472,6 +473,9 @@ func (g *Gen) toService(d *draft) {
 		return
 	}
 	s := pick(g, g.host.sockets)
+	if s.addr.Addr().IsLoopback() {
+		s = pick(g, g.host.sockets)
+	}
 	d.flags = 2
 	d.proto, d.dport = protoNumber(s.proto), s.addr.Port()
 	d.dst = s.addr.Addr()

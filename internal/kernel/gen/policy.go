@@ -3,7 +3,9 @@ package gen
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 )
 
 // policySubjects are the selectors and actions of ip rules. What is drawn for them
@@ -117,12 +119,57 @@ func (g *Gen) select2(d *draft, r map[string]any) {
 
 // markEarly has what arrives as UDP get a mark before it is routed.
 func (g *Gen) markEarly(mark string) {
-	t := g.host.table("mangle")
-	if t == nil {
-		t = g.drawTable("mangle")
-		g.host.tables = append(g.host.tables, t)
-	}
-	r := &rule{chain: t.chains[0]}
+	r := &rule{chain: g.tableOf("mangle").chains[0]}
 	r.say(nil, "-p udp -j MARK --set-xmark", mark+"/0xffffffff")
 	r.chain.rules = append([]*rule{r}, r.chain.rules...)
+}
+
+// routeSubjects are the kinds and forms of routes that packets seldom take.
+func routeSubjects() []subject {
+	hops := func(g *Gen) string { return "unicast PREFIX nexthop " + g.hop() + " nexthop " + g.hop() }
+	forms := []struct {
+		name string
+		line func(*Gen) string
+	}{
+		{"blackhole", func(*Gen) string { return "blackhole PREFIX" }},
+		{"unreachable", func(*Gen) string { return "unreachable PREFIX" }},
+		{"prohibit", func(*Gen) string { return "prohibit PREFIX" }},
+		{"multipath", hops},
+		{"tos", func(g *Gen) string { return "unicast PREFIX tos 0x10 " + g.hop() }},
+		{"mtu", func(g *Gen) string { return "unicast PREFIX " + g.hop() + " mtu 1300" }},
+		{"realm", func(g *Gen) string { return "unicast PREFIX " + g.hop() + " realm 3" }},
+		{"nhid", func(g *Gen) string {
+			f := pick(g, g.host.ifaces)
+			id := 20 + g.host.pref
+			g.host.nexthops = append(g.host.nexthops, map[string]any{"id": id,
+				"gateway": g.gateway(f), "dev": f.name})
+			return fmt.Sprint("unicast PREFIX nhid ", id)
+		}},
+		{"onlink", func(g *Gen) string {
+			f := pick(g, g.host.ifaces)
+			return fmt.Sprintf("unicast PREFIX via 10.%d.77.1 dev %s onlink", f.k, f.name)
+		}},
+	}
+	out := []subject{{"route broadcast", weightOf("route broadcast"), func(g *Gen) {
+		g.featureFlow("INPUT", func(d *draft) { d.dst = g.broadcast() })
+	}}}
+	for _, form := range forms {
+		name := "route " + form.name
+		out = append(out, subject{name, weightOf(name), func(g *Gen) {
+			g.host.pref++
+			p := netip.PrefixFrom(addr(198, 18, g.host.pref, 0), 24)
+			g.host.routes = append(g.host.routes,
+				strings.Replace(form.line(g), "PREFIX", p.String(), 1))
+			g.featureFlow(one(g, "FORWARD", "OUTPUT"), func(d *draft) {
+				d.dst, d.tos = g.within(p), one[uint8](g, 0x10, 0x10, 0)
+			})
+		}})
+	}
+	return out
+}
+
+// featureFlow has many packets of a hook be such as a wish says.
+func (g *Gen) featureFlow(hook string, wish func(*draft)) {
+	r := &rule{chain: &chain{hook: hook}, bend: []func(*draft){wish}}
+	g.host.features = append(g.host.features, r)
 }

@@ -115,6 +115,9 @@ func (g *Gen) answer(t *talk) (kernel.Question, *talk) {
 		b = g.answerTCP(b, n)
 	case 17, 132, 136:
 		swap2(b[n:], b[n+2:])
+		if binary.BigEndian.Uint16(b[n:]) == tftp && g.chance(70) { // it answers from anywhere
+			binary.BigEndian.PutUint16(b[n:], 4000)
+		}
 		b = g.answerSCTP(b, n)
 	case 1:
 		b[n] = map[byte]byte{8: 0, 0: 8}[b[n]]
