@@ -3,6 +3,7 @@ package packet
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -88,6 +89,16 @@ func ParseSentence(text string) (*Sentence, error) {
 type sentenceParser struct {
 	words []string
 	s     *Sentence
+	said  []string // options
+}
+
+// once refuses what is said twice: one of the two would be ignored.
+func (p *sentenceParser) once(option string) error {
+	if slices.Contains(p.said, option) {
+		return fmt.Errorf("%s is said twice", option)
+	}
+	p.said = append(p.said, option)
+	return nil
 }
 
 func (p *sentenceParser) peek() string {
@@ -123,20 +134,21 @@ func (p *sentenceParser) proto() error {
 	p.s.Proto = n
 	if typ, ok := icmpWords[p.peek()]; ok && n == ICMP {
 		p.next()
-		p.icmp(typ)
+		return p.icmp(typ)
 	}
 	return nil
 }
 
-func (p *sentenceParser) icmp(typ uint8) {
+func (p *sentenceParser) icmp(typ uint8) error {
 	p.s.ICMPType = typ
 	p.s.Given |= GivenICMP
+	return p.once("the icmp type")
 }
 
 // ends reads "[SOURCE] to DESTINATION".
 func (p *sentenceParser) ends() (err error) {
 	if w := p.peek(); w != "to" && w != ">" {
-		if p.s.Src, p.s.SPort, err = p.end(GivenSPort); err != nil {
+		if p.s.Src, p.s.SPort, err = p.end(GivenSPort, "sport"); err != nil {
 			return err
 		}
 	}
@@ -144,12 +156,12 @@ func (p *sentenceParser) ends() (err error) {
 		return fmt.Errorf("the destination is missing: write \"to ADDRESS:PORT\" behind the " +
 			"source (the shell takes an unquoted >)")
 	}
-	p.s.Dst, p.s.DPort, err = p.end(GivenDPort)
+	p.s.Dst, p.s.DPort, err = p.end(GivenDPort, "dport")
 	return err
 }
 
-// end reads ADDRESS or ADDRESS:PORT.
-func (p *sentenceParser) end(bit Given) (Addr, uint16, error) {
+// end reads ADDRESS or ADDRESS:PORT, whose port an option could give too.
+func (p *sentenceParser) end(bit Given, option string) (Addr, uint16, error) {
 	w := p.next()
 	if w == "" {
 		return Addr{}, 0, fmt.Errorf("an address is missing at the end of the sentence")
@@ -162,12 +174,18 @@ func (p *sentenceParser) end(bit Given) (Addr, uint16, error) {
 		return Addr{}, 0, fmt.Errorf("%q is not ADDRESS or ADDRESS:PORT, in numbers", w)
 	}
 	p.s.Given |= bit
+	p.said = append(p.said, option)
 	return AddrFrom(ap.Addr()), ap.Port(), nil
 }
 
 // option reads one part behind the destination.
 func (p *sentenceParser) option() error {
 	s, w := p.s, p.next()
+	if w != "out" { // as in "out out eth1"
+		if err := p.once(w); err != nil {
+			return err
+		}
+	}
 	switch w {
 	case "in":
 		return p.word(w, &s.In)
@@ -175,6 +193,9 @@ func (p *sentenceParser) option() error {
 		if isSentenceWord(p.peek()) {
 			s.Local = true
 			return nil
+		}
+		if s.Out != "" {
+			return fmt.Errorf("out is said twice")
 		}
 		return p.word(w, &s.Out)
 	case "local":
@@ -191,7 +212,7 @@ func (p *sentenceParser) option() error {
 		if s.Proto != ICMP {
 			return fmt.Errorf("%q says something about icmp only", w)
 		}
-		p.icmp(icmpWords[w])
+		return p.icmp(icmpWords[w])
 	default:
 		return p.number(w)
 	}
@@ -253,7 +274,7 @@ func (p *sentenceParser) number(option string) error {
 	case "dport":
 		s.DPort, s.Given = uint16(n), s.Given|GivenDPort
 	case "type":
-		p.icmp(uint8(n))
+		return p.icmp(uint8(n))
 	case "code":
 		s.ICMPCode, s.Given = uint8(n), s.Given|GivenICMP
 	case "id":

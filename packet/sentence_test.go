@@ -58,6 +58,10 @@ func TestParseSentenceErrors(t *testing.T) {
 		{"udp 10.0.0.1 to ::1", "different families"},
 		{"udp 10.0.0.1 to 10.0.0.2 ct maybe", "ct:"},
 		{"udp 10.0.0.1 to 10.0.0.2 mac 1:2", "MAC"},
+		{"udp 10.0.0.1 to 10.0.0.2 ttl 3 ttl 4", "ttl is said twice"},
+		{"udp 10.0.0.1 to 10.0.0.2:53 dport 54", "dport is said twice"},
+		{"icmp echo 10.0.0.1 to 10.0.0.2 type 3", "the icmp type is said twice"},
+		{"udp 10.0.0.1 to 10.0.0.2 out eth0 out eth1", "out is said twice"},
 	}
 	for _, tt := range tests {
 		_, err := ParseSentence(tt.text)

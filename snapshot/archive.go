@@ -45,7 +45,7 @@ func (c *collector) tar(r io.Reader) error {
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
-			if err := c.add(h.Name, t); err != nil {
+			if err := c.add(h.Name, t, min(h.Size, maxClaimed)); err != nil {
 				return err
 			}
 		case tar.TypeDir, tar.TypeXGlobalHeader:
@@ -83,5 +83,5 @@ func (c *collector) zipEntry(e *zip.File) error {
 		return fmt.Errorf("%s: %w", e.Name, err)
 	}
 	defer r.Close()
-	return c.add(e.Name, r)
+	return c.add(e.Name, r, int64(min(e.UncompressedSize64, maxClaimed)))
 }

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"strconv"
 	"strings"
 
@@ -35,21 +34,6 @@ func parseConntrack(file string, data []byte, now world.Instant) ([]conntrack.Fl
 		return nil
 	})
 	return flows, err
-}
-
-// eachLine calls f for each line that is not blank.
-func eachLine(file string, data []byte, f func(p place, line string) error) error {
-	n := 0
-	for line := range bytes.Lines(data) {
-		n++
-		if line = bytes.TrimSpace(line); len(line) == 0 {
-			continue
-		}
-		if err := f(place{file, n}, string(line)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // flowReader reads one line.

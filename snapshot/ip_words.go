@@ -3,7 +3,9 @@ package snapshot
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -18,8 +20,13 @@ type place struct {
 	line int
 }
 
-// errorf makes an error that names the place.
+// errorf makes an error that names the place. Long words are cut.
 func (p place) errorf(format string, args ...any) error {
+	for i, a := range args {
+		if s, ok := a.(string); ok && len(s) > maxQuoted {
+			args[i] = s[:maxQuoted] + "..."
+		}
+	}
 	return fmt.Errorf("%s:%d: %w", p.file, p.line, fmt.Errorf(format, args...))
 }
 
@@ -133,9 +140,11 @@ type object struct {
 // a filter hides, are left out.
 func jsonObjects(file string, data []byte) ([]object, error) {
 	d := json.NewDecoder(bytes.NewReader(data))
+	line, counted := 1, 0
 	at := func() place {
-		off := min(max(int(d.InputOffset()), 0), len(data))
-		return place{file, 1 + bytes.Count(data[:off], []byte{'\n'})}
+		off := min(max(int(d.InputOffset()), counted), len(data))
+		line, counted = line+bytes.Count(data[counted:off], []byte{'\n'}), off
+		return place{file, line}
 	}
 	tok, err := d.Token()
 	if err != nil {
@@ -149,16 +158,24 @@ func jsonObjects(file string, data []byte) ([]object, error) {
 		p := at()
 		var keys map[string]json.RawMessage
 		if err := d.Decode(&keys); err != nil {
-			return nil, p.errorf("object %d: %w", len(out)+1, err)
+			return nil, p.errorf("object %d: %w", len(out)+1, cutShort(err))
 		}
 		if len(keys) > 0 {
 			out = append(out, object{p, keys})
 		}
 	}
 	if _, err := d.Token(); err != nil {
-		return nil, at().errorf("%w", err)
+		return nil, at().errorf("%w", cutShort(err))
 	}
 	return out, nil
+}
+
+// cutShort says the end of the file in words.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the file ends in the middle: it is cut short")
+	}
+	return err
 }
 
 // has tells whether a key is there.
@@ -219,13 +236,36 @@ func (o *object) known(lists ...map[string]string) error {
 	return o.unsupported(fmt.Sprintf("attribute %q", bad), "it is not known what it does")
 }
 
-// textLines hands the lines of a text to f, without their ends, counted from 1.
-// A line of `ip -o` is cut at its backslashes.
-func textLines(file string, data []byte, f func(p place, line string) error) error {
+// maxQuoted bounds what an error quotes of a file.
+const maxQuoted = 200
+
+// maxLine is the longest line of a text that is read.
+const maxLine = 1 << 20
+
+// eachLine hands the lines of a text that are not blank to f, without their ends,
+// counted from 1.
+func eachLine(file string, data []byte, f func(p place, line string) error) error {
 	n := 0
-	for line := range strings.Lines(string(data)) {
+	for line := range bytes.Lines(data) {
 		n++
-		line = strings.TrimRight(line, "\r\n")
+		if line = bytes.TrimRight(line, " \t\r\n"); len(line) == 0 {
+			continue
+		}
+		p := place{file, n}
+		if len(line) > maxLine {
+			return p.errorf("the line has %d bytes, more than %d", len(line), maxLine)
+		}
+		if err := f(p, string(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// textLines is eachLine for what ip prints: a line of `ip -o` is cut at its
+// backslashes.
+func textLines(file string, data []byte, f func(p place, line string) error) error {
+	return eachLine(file, data, func(p place, line string) error {
 		for i, part := range strings.Split(line, `\`) {
 			if i > 0 && !strings.HasPrefix(part, "\t") && !strings.HasPrefix(part, " ") {
 				part = " " + part // what follows a backslash belongs to the line
@@ -233,12 +273,12 @@ func textLines(file string, data []byte, f func(p place, line string) error) err
 			if strings.TrimSpace(part) == "" {
 				continue
 			}
-			if err := f(place{file, n}, part); err != nil {
+			if err := f(p, part); err != nil {
 				return err
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // indented tells a line that belongs to the one before.

@@ -53,7 +53,7 @@ func (r *setReader) line(p place, line string) (err error) {
 	if len(line) > maxSetLine {
 		return p.errorf("the line is longer than %d bytes", maxSetLine)
 	}
-	r.place = p
+	r.place, line = p, strings.TrimSpace(line)
 	if r.isListing(line) {
 		return r.listLine(line)
 	}

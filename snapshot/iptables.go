@@ -79,7 +79,7 @@ func (d *Dir) parseOptions(name string, f trace.Family) xtables.ParseOptions {
 // ReadRules reads one file as rules, whatever its name and content say. The family
 // is "ip" or "ip6"; empty goes by the file's header, and is ip without one.
 func ReadRules(name string, r io.Reader, family string) (*Dir, error) {
-	data, err := newCollector(name).read(r)
+	data, err := newCollector(name).read(r, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

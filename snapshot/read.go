@@ -5,6 +5,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,8 @@ const (
 	maxTotal     = 1 << 30
 	maxDepth     = 6
 	freeUnpacked = 64 << 20 // that much may any archive unpack to
-	maxRatio     = 300      // beyond that, so many times its own size
+	maxRatio     = 100      // beyond that, so many times its own size
+	maxClaimed   = 1 << 20  // no more memory is taken because an archive says so
 )
 
 // Read reads the snapshot at a path: a directory, a .tar, .tar.gz, .tgz or .zip of
@@ -62,7 +64,7 @@ func Read(name string) ([]*Dir, error) {
 	case kind != "":
 		err = c.archive(kind, f, st.Size())
 	default:
-		return readSingle(name, f)
+		return readSingle(name, f, st.Size())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -147,11 +149,12 @@ func (c *collector) fromFS(fsys fs.FS, p string) error {
 		return err
 	}
 	defer f.Close()
-	return c.add(p, f)
+	return c.add(p, f, st.Size())
 }
 
-// add reads one file. A path that leads out of the snapshot is an error.
-func (c *collector) add(p string, r io.Reader) error {
+// add reads one file of about size bytes. A path that leads out of the snapshot is
+// an error.
+func (c *collector) add(p string, r io.Reader, size int64) error {
 	if strings.Contains(p, "\\") || path.IsAbs(p) || slices.Contains(strings.Split(p, "/"), "..") {
 		return fmt.Errorf("%q leads out of the archive", p)
 	}
@@ -159,7 +162,7 @@ func (c *collector) add(p string, r io.Reader) error {
 	if len(c.files) >= maxFiles {
 		return fmt.Errorf("more than %d files", maxFiles)
 	}
-	data, err := c.read(r)
+	data, err := c.read(r, size)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
@@ -169,17 +172,36 @@ func (c *collector) add(p string, r io.Reader) error {
 
 var errTooLarge = errors.New("more text than a snapshot can have")
 
-func (c *collector) read(r io.Reader) ([]byte, error) {
+// read reads a file whose size is about known, or said to be by an archive.
+func (c *collector) read(r io.Reader, size int64) ([]byte, error) {
 	room := min(maxFile, c.limit-c.total)
-	data, err := io.ReadAll(io.LimitReader(r, room+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > room {
+	if size > room {
 		return nil, errTooLarge
 	}
+	var parts [][]byte // one buffer that doubles would take three times as much
+	for n := size + 1; ; n = 1 << 20 {
+		var b bytes.Buffer
+		b.Grow(int(n) + bytes.MinRead)
+		got, err := io.CopyN(&b, r, n)
+		parts, room = append(parts, b.Bytes()), room-got
+		switch {
+		case room < 0:
+			return nil, errTooLarge
+		case errors.Is(err, io.EOF):
+			return c.join(parts), nil
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+func (c *collector) join(parts [][]byte) []byte {
+	data := parts[0]
+	if len(parts) > 1 {
+		data = bytes.Join(parts, nil)
+	}
 	c.total += int64(len(data))
-	return data, nil
+	return data
 }
 
 // dirs sorts the files into snapshots, in the order of their directories' names.
@@ -240,9 +262,8 @@ func sortedDirs(byDir map[string]*Dir) []*Dir {
 }
 
 // readSingle reads one file and finds out what it is.
-func readSingle(name string, r io.Reader) ([]*Dir, error) {
-	c := newCollector(name)
-	data, err := c.read(r)
+func readSingle(name string, r io.Reader, size int64) ([]*Dir, error) {
+	data, err := newCollector(name).read(r, size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

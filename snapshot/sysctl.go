@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hookpath/hookpath/link"
@@ -20,8 +22,12 @@ func parseSysctl(file string, data []byte) (link.Sysctl, error) {
 		if !ok || name == "" || strings.ContainsAny(name, " \t") {
 			return p.errorf("%q is not name = value", line)
 		}
+		val = strings.TrimSpace(val)
+		if _, err := strconv.ParseInt(val, 0, 64); err != nil && isNumber(name) {
+			return p.errorf("%s: %q is not a number", name, val)
+		}
 		if strings.HasPrefix(name, "net.") {
-			s[name] = strings.TrimSpace(val)
+			s[name] = val
 		}
 		return nil
 	})
@@ -29,4 +35,13 @@ func parseSysctl(file string, data []byte) (link.Sysctl, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// numbers are the beginnings of the names whose values the walk asks as numbers.
+var numbers = []string{"net.ipv4.conf.", "net.ipv4.fib_multipath_", "net.ipv4.fwmark_reflect",
+	"net.ipv4.icmp_", "net.ipv4.ip_default_ttl", "net.ipv4.ip_forward", "net.ipv4.ipfrag_",
+	"net.netfilter.nf_conntrack_"}
+
+func isNumber(name string) bool {
+	return slices.ContainsFunc(numbers, func(p string) bool { return strings.HasPrefix(name, p) })
 }

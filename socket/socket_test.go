@@ -25,24 +25,24 @@ func (s Socket) to(a string, port uint16) Socket {
 	return s
 }
 
-// sockets are asked by the rows of TestLookup; the row names the index that takes
-// the packet, counted from 1.
+// sockets are asked by the rows of TestLookup; the row names the one that takes
+// the packet: its index and 1, since 0 is none.
 var sockets = []Socket{
-	1 - 1:  at(packet.TCP, Listen, "", 80),
-	2 - 1:  at(packet.TCP, Listen, "10.0.0.1", 80),
-	3 - 1:  at(packet.TCP, Listen, "", 80).on(3),
-	4 - 1:  at(packet.TCP, Connected, "10.0.0.1", 80).to("10.0.0.9", 1000),
-	5 - 1:  at(packet.TCP, Listen, "", 81).six(false),
-	6 - 1:  at(packet.TCP, Listen, "", 82).six(true),
-	7 - 1:  at(packet.TCP, Listen, "", 81).on(3).six(false),
-	8 - 1:  at(packet.UDP, Unconnected, "", 53),
-	9 - 1:  at(packet.UDP, Unconnected, "10.0.0.1", 53),
-	10 - 1: at(packet.UDP, Connected, "10.0.0.1", 53).to("10.0.0.9", 99),
-	11 - 1: at(packet.UDP, Unconnected, "", 53).on(3),
-	12 - 1: at(packet.UDP, Unconnected, "", 54).ino(5),
-	13 - 1: at(packet.UDP, Unconnected, "", 54).ino(9),
-	14 - 1: at(packet.SCTP, Listen, "10.0.0.1", 36412),
-	15 - 1: at(packet.TCP, Gone, "10.0.0.1", 443).to("10.0.0.9", 7),
+	0:  at(packet.TCP, Listen, "", 80),
+	1:  at(packet.TCP, Listen, "10.0.0.1", 80),
+	2:  at(packet.TCP, Listen, "", 80).on(3),
+	3:  at(packet.TCP, Connected, "10.0.0.1", 80).to("10.0.0.9", 1000),
+	4:  at(packet.TCP, Listen, "", 81).six(false),
+	5:  at(packet.TCP, Listen, "", 82).six(true),
+	6:  at(packet.TCP, Listen, "", 81).on(3).six(false),
+	7:  at(packet.UDP, Unconnected, "", 53),
+	8:  at(packet.UDP, Unconnected, "10.0.0.1", 53),
+	9:  at(packet.UDP, Connected, "10.0.0.1", 53).to("10.0.0.9", 99),
+	10: at(packet.UDP, Unconnected, "", 53).on(3),
+	11: at(packet.UDP, Unconnected, "", 54).ino(5),
+	12: at(packet.UDP, Unconnected, "", 54).ino(9),
+	13: at(packet.SCTP, Listen, "10.0.0.1", 36412),
+	14: at(packet.TCP, Gone, "10.0.0.1", 443).to("10.0.0.9", 7),
 }
 
 // TestLookup tries the kernel's scores.

@@ -32,8 +32,9 @@ func packets(e *Env, l *lab, name string) error {
 	r := bufio.NewReaderSize(in, 64<<10)
 	out := bufio.NewWriterSize(e.Out, 64<<10)
 	s := &stream{l: l, start: l.start(), seqs: map[string]*sequence{}}
-	for {
+	for n := 0; ; {
 		line, err := readLine(r)
+		n++
 		if len(bytes.TrimSpace(line)) > 0 {
 			if _, err := out.Write(append(s.line(line), '\n')); err != nil {
 				return err
@@ -51,7 +52,7 @@ func packets(e *Env, l *lab, name string) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return err
+			return fmt.Errorf("%s:%d: %w", name, n, err)
 		}
 	}
 }
@@ -62,7 +63,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 		part, err := r.ReadSlice('\n')
 		line = append(line, part...)
 		if len(line) > maxLine {
-			return nil, fmt.Errorf("a line of --packets is longer than %d bytes", maxLine)
+			return nil, fmt.Errorf("the line is longer than %d bytes", maxLine)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return line, err
@@ -88,7 +89,7 @@ func (s *stream) line(line []byte) []byte {
 		}
 	}
 	s.bad++
-	return report.ErrorJSON(q.ID, err)
+	return report.ErrorJSON(q.ID, errors.New(shortened(err.Error())))
 }
 
 func (s *stream) answer(q *question) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,8 +63,18 @@ func Run(e *Env, args []string) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	}
-	fmt.Fprintf(e.Err, "hookpath: %v\n", err)
+	fmt.Fprintf(e.Err, "hookpath: %s\n", shortened(err.Error()))
 	return exitUsage
+}
+
+// maxMessage bounds an error's text: what it quotes came from outside.
+const maxMessage = 4000
+
+func shortened(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxMessage], "") + " ..."
 }
 
 func newRoot(e *Env) *cobra.Command {

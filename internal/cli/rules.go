@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -101,7 +100,7 @@ func (o *rulesFlags) read(e *Env, files []string) ([]*xtables.Ruleset, error) {
 
 // file reads one file of rules, "-" from standard input.
 func (o *rulesFlags) file(e *Env, name string) (*snapshot.Dir, error) {
-	var r io.Reader = e.In
+	r := e.In
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
