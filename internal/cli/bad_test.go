@@ -149,8 +149,8 @@ func TestBadInput(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			writeFile(t, filepath.Join(dir, tt.file), tt.data)
-			writeFile(t, filepath.Join(dir, "d/meta.json"), strings.NewReader("{}"))
+			writeData(t, filepath.Join(dir, tt.file), tt.data)
+			writeData(t, filepath.Join(dir, "d/meta.json"), strings.NewReader("{}"))
 			status, stderr, mb := inDir(t, dir, tt.file, strings.Fields(tt.args))
 			if status != exitUsage || !strings.HasPrefix(stderr, "hookpath: ") ||
 				!strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 ||
@@ -164,7 +164,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-func writeFile(t *testing.T, name string, data io.Reader) {
+func writeData(t *testing.T, name string, data io.Reader) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		t.Fatal(err)
