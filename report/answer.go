@@ -30,6 +30,8 @@ type Answer struct {
 	Cut explore.Cut
 	// Fixes are commands that were walked: with any one of them everything arrives.
 	Fixes []Fix
+	// Log is what a kernel traced of the same packet, nil for nothing.
+	Log *Log
 	// Fresh is how the packet would end as the first of a new connection, where its
 	// connection is in the table and leads elsewhere; nil otherwise.
 	Fresh *Branch

@@ -48,16 +48,7 @@ func (k *ktracer) step(s *Step) {
 	case *trace.HookRun:
 		k.in, k.outDev = e.In, e.Out
 	case *trace.Rule:
-		kind := "rule"
-		// An unconditional RETURN is the end of the chain to TRACE.
-		if r := n.h.Program(e.Ref.Table).RuleAt(e.Ref); r != nil && r.Jump == "RETURN" &&
-			n.h.Program(e.Ref.Table).Text(e.Ref) == "-j RETURN" {
-			kind = "return"
-			if n.h.Program(e.Ref.Table).Source.Chains[e.Ref.Chain].Builtin {
-				kind = "policy"
-			}
-		}
-		k.line(n, kind, e.Ref, skb)
+		k.line(n, n.ruleKind(e), e.Ref, skb)
 	case *trace.ChainEnd:
 		kind := "return"
 		if e.Policy {
@@ -68,6 +59,20 @@ func (k *ktracer) step(s *Step) {
 	if p := s.Event.Base().Packet; p != nil {
 		k.snaps[skb] = p
 	}
+}
+
+// ruleKind is TRACE's word for a rule that matched: an unconditional RETURN is the end
+// of the chain to it.
+func (n names) ruleKind(e *trace.Rule) string {
+	p := n.h.Program(e.Ref.Table)
+	r := p.RuleAt(e.Ref)
+	switch {
+	case r == nil || r.Jump != "RETURN" || p.Text(e.Ref) != "-j RETURN":
+		return "rule"
+	case p.Source.Chains[e.Ref.Chain].Builtin:
+		return "policy"
+	}
+	return "return"
 }
 
 func (k *ktracer) frame(skb int, b []byte, link bool) {

@@ -42,6 +42,14 @@ func (a *Answer) Story(s Style) []byte {
 		p.WriteByte('\n')
 	}
 	p.verdict(a)
+	if a.Log != nil {
+		text, agrees := a.Against(a.Log)
+		if !agrees {
+			text += "  " + p.colour(red, "<== here")
+		}
+		p.wrap("AGAINST   ", 10, text)
+		p.WriteByte('\n')
+	}
 	p.walk(a)
 	p.where(a)
 	p.tail(a)

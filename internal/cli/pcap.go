@@ -7,15 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/hookpath/hookpath/packet"
 )
 
 // maxFrames bounds what is read from a capture.
 const maxFrames = 1 << 20
 
-// linkEthernet is LINKTYPE_ETHERNET.
-const linkEthernet = 1
-
-// readPcap reads the Ethernet frames of a pcap file.
+// readPcap reads the packets of a pcap or pcapng file as Ethernet frames.
 func readPcap(name string) ([][]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -29,21 +32,44 @@ func readPcap(name string) ([][]byte, error) {
 	return frames, nil
 }
 
-func pcapFrames(r io.Reader) ([][]byte, error) {
-	var head [24]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, fmt.Errorf("no pcap header: %w", err)
+// capture is a file of packets, in either format.
+type capture interface {
+	ReadPacketData() ([]byte, gopacket.CaptureInfo, error)
+}
+
+func openCapture(r *bufio.Reader) (capture, func(gopacket.CaptureInfo) layers.LinkType, error) {
+	magic, err := r.Peek(4)
+	if err != nil {
+		return nil, nil, errors.New("not a pcap file: it has no header")
 	}
-	order, err := pcapOrder(head[:4])
+	if string(magic) == "\x0a\x0d\x0d\x0a" {
+		ng, err := pcapgo.NewNgReader(r, pcapgo.NgReaderOptions{WantMixedLinkType: true})
+		if err != nil {
+			return nil, nil, err
+		}
+		return ng, func(ci gopacket.CaptureInfo) layers.LinkType {
+			if i, err := ng.Interface(ci.InterfaceIndex); err == nil {
+				return i.LinkType
+			}
+			return layers.LinkTypeNull
+		}, nil
+	}
+	p, err := pcapgo.NewReader(r)
+	if err != nil {
+		return nil, nil, fmt.Errorf("not a pcap file: %w", err)
+	}
+	p.SetSnaplen(maxPacket)
+	return p, func(gopacket.CaptureInfo) layers.LinkType { return p.LinkType() }, nil
+}
+
+func pcapFrames(r *bufio.Reader) ([][]byte, error) {
+	c, linkType, err := openCapture(r)
 	if err != nil {
 		return nil, err
 	}
-	if t := order.Uint32(head[20:]) & 0xffff; t != linkEthernet {
-		return nil, fmt.Errorf("link type %d: only Ethernet (%d) is read", t, linkEthernet)
-	}
 	var out [][]byte
 	for {
-		b, err := pcapFrame(r, order)
+		b, ci, err := c.ReadPacketData()
 		switch {
 		case errors.Is(err, io.EOF):
 			return out, nil
@@ -51,40 +77,53 @@ func pcapFrames(r io.Reader) ([][]byte, error) {
 			return nil, fmt.Errorf("packet %d: %w", len(out)+1, err)
 		case len(out) == maxFrames:
 			return nil, fmt.Errorf("more than %d packets", maxFrames)
+		case len(b) > maxPacket:
+			return nil, fmt.Errorf("packet %d: %d bytes are more than %d", len(out)+1, len(b), maxPacket)
+		case ci.CaptureLength < ci.Length:
+			return nil, fmt.Errorf("packet %d: cut to %d of %d bytes: capture with -s 0", len(out)+1,
+				ci.CaptureLength, ci.Length)
 		}
-		out = append(out, b)
+		frame, err := ethernet(b, linkType(ci))
+		if err != nil {
+			return nil, fmt.Errorf("packet %d: %w", len(out)+1, err)
+		}
+		out = append(out, frame)
 	}
 }
 
-// pcapOrder finds the byte order by the magic number.
-func pcapOrder(magic []byte) (binary.ByteOrder, error) {
-	switch string(magic) {
-	case "\xd4\xc3\xb2\xa1", "\x4d\x3c\xb2\xa1":
-		return binary.LittleEndian, nil
-	case "\xa1\xb2\xc3\xd4", "\xa1\xb2\x3c\x4d":
-		return binary.BigEndian, nil
-	case "\x0a\x0d\x0d\x0a":
-		return nil, errors.New("a pcapng file: convert it with editcap -F pcap")
-	}
-	return nil, errors.New("not a pcap file")
-}
+// Link types of a capture that are not layers' own constants.
+const (
+	linkRaw       = layers.LinkType(101)
+	linkIPv4      = layers.LinkType(228)
+	linkCooked    = layers.LinkType(113) // tcpdump -i any
+	linkCookedTwo = layers.LinkType(276) // the same, newer
+)
 
-// pcapFrame reads one packet; io.EOF at the end.
-func pcapFrame(r io.Reader, order binary.ByteOrder) ([]byte, error) {
-	var head [16]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
+// ethernet makes an Ethernet frame of a captured packet. What the capture does not have
+// of the header is zero, and the walk takes the frame for the host's own.
+func ethernet(b []byte, t layers.LinkType) ([]byte, error) {
+	header, src, proto := 0, packet.MAC{}, uint16(0x0800)
+	switch t {
+	case layers.LinkTypeEthernet:
+		return b, nil
+	case linkRaw, linkIPv4, 12, 14:
+	case linkCooked:
+		if len(b) < 16 {
+			return nil, errors.New("shorter than its cooked header")
+		}
+		header, proto = 16, binary.BigEndian.Uint16(b[14:])
+		copy(src[:], b[6:12])
+	case linkCookedTwo:
+		if len(b) < 20 {
+			return nil, errors.New("shorter than its cooked header")
+		}
+		header, proto = 20, binary.BigEndian.Uint16(b)
+		copy(src[:], b[12:18])
+	default:
+		return nil, fmt.Errorf("link type %d: Ethernet, raw IP and Linux cooked captures are read", t)
 	}
-	n, whole := order.Uint32(head[8:]), order.Uint32(head[12:])
-	switch {
-	case n > maxPacket:
-		return nil, fmt.Errorf("%d bytes are more than %d", n, maxPacket)
-	case n < whole:
-		return nil, fmt.Errorf("cut to %d of %d bytes: capture with -s 0", n, whole)
-	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return nil, io.ErrUnexpectedEOF
-	}
-	return b, nil
+	out := make([]byte, packet.EthernetLen, packet.EthernetLen+len(b)-header)
+	copy(out[6:], src[:])
+	binary.BigEndian.PutUint16(out[12:], proto)
+	return append(out, b[header:]...), nil
 }

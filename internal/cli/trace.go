@@ -3,10 +3,12 @@ package cli
 import (
 	"encoding/hex"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/report"
 )
 
@@ -26,6 +28,8 @@ type traceFlags struct {
 	noReply   bool
 	colour    string
 	with      []string
+	against   string
+	log       *report.Log
 }
 
 func newTrace(e *Env) *cobra.Command {
@@ -53,6 +57,8 @@ Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 er
 	fl.StringVar(&f.demo, "demo", "", "an embedded host; without PACKET, the packet that shows it")
 	fl.StringArrayVar(&f.with, "with", nil, "walk a host that this command has changed: ip rule, "+
 		"ip route, ip addr, sysctl -w, iptables, conntrack -D (repeatable; HOST# COMMAND)")
+	fl.StringVar(&f.against, "against", "",
+		"a kernel's TRACE log, or nft monitor trace: say where kernel and walk part")
 	fl.StringVar(&f.host, "host", "", "host of the question, where there are several")
 	fl.StringVar(&f.in, "in", "", "interface that --frame or --pcap arrive on")
 	fl.StringVar(&f.frame, "frame", "", "an Ethernet frame in hex")
@@ -94,6 +100,9 @@ func (f *traceFlags) run(e *Env, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := f.readLog(); err != nil {
+		return err
+	}
 	if err := l.with(f.with, f.host); err != nil {
 		return err
 	}
@@ -106,6 +115,23 @@ func (f *traceFlags) run(e *Env, args []string) error {
 		return err
 	}
 	return f.answerAll(e, l, qs)
+}
+
+// readLog reads what a kernel traced, to hold the walk against it.
+func (f *traceFlags) readLog() error {
+	if f.against == "" {
+		return nil
+	}
+	if f.format != "text" || f.quiet || f.packets != "" {
+		return fmt.Errorf("--against is told in the text: it goes with one question and neither with " +
+			"--json, -q nor --packets")
+	}
+	data, err := os.ReadFile(f.against)
+	if err != nil {
+		return err
+	}
+	f.log, err = report.ParseLog(f.against, data)
+	return err
 }
 
 // oneQuestion checks that the question is put in one way.
@@ -177,6 +203,10 @@ func (f *traceFlags) frames(l *lab, frames [][]byte) ([]told, error) {
 		if len(b) > maxPacket {
 			return nil, fmt.Errorf("frame %d has more than %d bytes", i+1, maxPacket)
 		}
+		if l := n.Links.ByName(dev); l != nil && len(b) >= packet.EthernetLen &&
+			packet.MAC(b[:6]) == (packet.MAC{}) {
+			copy(b, l.MAC[:]) // the capture has no destination: it was taken by this host
+		}
 		out = append(out, told{&question{Host: n.Name, In: dev, bytes: b}, "", chosen})
 	}
 	return out, nil
@@ -194,6 +224,7 @@ func (f *traceFlags) answerAll(e *Env, l *lab, qs []told) error {
 			return err
 		}
 		a.Question, a.Chosen = t.text, t.chosen
+		a.Log = f.log
 		if i == 0 && f.format == "text" && !f.quiet {
 			l.advise(t.q, a)
 		}
