@@ -323,6 +323,11 @@ func (r *reader) memory() (err error) {
 			return err
 		}
 	}
+	if file, data, ok := r.file("conntrack-expect"); ok {
+		if r.c.Expects, err = parseExpect(file, data, r.c.Now); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -358,9 +363,6 @@ func hasService(data []byte) bool {
 func (r *reader) notes() {
 	for _, name := range r.d.sorted("xt/") {
 		r.assume("%s is not read: it counts as empty", name)
-	}
-	if bytes.Contains(r.d.Files["conntrack-expect"], []byte("src=")) {
-		r.assume("conntrack-expect is not read: no connection is expected")
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.d.Files)) {
 		if base, ok := strings.CutSuffix(name, ".err"); ok {

@@ -29,6 +29,7 @@ type Config struct {
 	Sockets     []socket.Socket
 	Sysctl      link.Sysctl
 	Flows       []conntrack.Flow
+	Expects     []conntrack.Foreseen
 	Sets        []ipset.Set
 	Rules       []*xtables.Ruleset
 	// Hooked are the base chains that nft really has, "filter/INPUT"; nil where
@@ -161,6 +162,9 @@ func (h *Host) fill(cfg *Config) error {
 			return fmt.Errorf("conntrack: %w", err)
 		}
 		h.conntrackUsed = true
+	}
+	if err := h.Conntrack.LoadExpects(w, cfg.Expects...); err != nil {
+		return fmt.Errorf("conntrack-expect: %w", err)
 	}
 	return nil
 }

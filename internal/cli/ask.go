@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/explore"
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
@@ -98,7 +99,7 @@ func (a *asked) open(k *walk.Walk) {
 
 // establish puts the connection into memory that "ct established" asks for.
 func (a *asked) establish(k *walk.Walk) error {
-	if a.ct != "established" {
+	if a.ct != "established" && a.ct != "related" {
 		return nil
 	}
 	p, ok := packet.FromFrame(a.bytes)
@@ -108,11 +109,40 @@ func (a *asked) establish(k *walk.Walk) error {
 	if !ok {
 		return nil
 	}
+	if a.ct == "related" {
+		return expect(k, p)
+	}
 	f, err := snapshot.Flow(flowLine(p), k.World.Now)
 	if err != nil {
 		return err
 	}
 	return k.Conntrack.Load(k.World, f)
+}
+
+// expect lets a connection of the same two hosts expect the packet's, as FTP's control
+// connection does.
+func expect(k *walk.Walk, p *packet.Packet) error {
+	sport, dport, _ := p.Ports()
+	const control = 21
+	line := fmt.Sprintf("tcp 6 431999 ESTABLISHED src=%s dst=%s sport=%d dport=%d src=%s dst=%s "+
+		"sport=%d dport=%d [ASSURED] mark=0 use=1", p.Src(), p.Dst(), sport^1, control, p.Dst(), p.Src(),
+		control, sport^1)
+	f, err := snapshot.Flow(line, k.World.Now)
+	if err != nil {
+		return err
+	}
+	if err := k.Conntrack.Load(k.World, f); err != nil {
+		return err
+	}
+	e := conntrack.Foreseen{MasterTuple: f.Tuples[conntrack.Original]}
+	e.Tuple = conntrack.Tuple{Src: p.Src(), Dst: p.Dst(), SPort: sport, DPort: dport,
+		Proto: p.Protocol()}
+	e.SPortMask = 0xffff
+	for i := range e.SrcMask {
+		e.SrcMask[i] = 0xff
+	}
+	e.Timeout = k.World.Now + 300*world.Second
+	return k.Conntrack.LoadExpects(k.World, e)
 }
 
 // flowLine is the connection of a packet, established, as conntrack -L prints it.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hookpath/hookpath/link"
@@ -39,10 +40,16 @@ func (l *lab) fromSentence(text, host string) (*question, []string, error) {
 
 func unsupportedWords(s *packet.Sentence) error {
 	switch {
-	case s.Has(packet.GivenVLAN):
-		return &link.UnsupportedError{What: "vlan in a sentence"}
-	case s.CT != "" && s.CT != "new" && s.CT != "established":
-		return &link.UnsupportedError{What: "ct " + s.CT + " in a sentence"}
+	case s.CT == "invalid":
+		return fmt.Errorf("ct invalid: say what makes the packet so, for example flags FIN,SYN")
+	case s.CT == "untracked":
+		return fmt.Errorf("ct untracked: a rule does that, for example " +
+			"--with 'iptables -t raw -I PREROUTING -j CT --notrack'")
+	case s.CT == "related" && s.Proto != packet.TCP && s.Proto != packet.UDP:
+		return fmt.Errorf("ct related: tcp and udp connections are expected by others; ask about an " +
+			"ICMP error with --frame")
+	case s.Has(packet.GivenVLAN) && s.Local:
+		return fmt.Errorf("vlan: a program on the host does not choose it: the interface does")
 	}
 	return nil
 }
@@ -159,12 +166,32 @@ func (a *asking) frame(ip []byte) error {
 	}
 	a.q.In = l.Name
 	a.q.bytes = packet.Frame(dst, src, ip)
+	if s.Has(packet.GivenVLAN) {
+		a.vlan(l)
+	}
 	a.q.ct = s.CT
 	if s.Has(packet.GivenMark) {
 		return fmt.Errorf("mark: a frame has none when it arrives; add out for a packet that a " +
 			"program sends")
 	}
 	return nil
+}
+
+// vlan puts the question to the VLAN device that takes the tagged frame; where there is
+// none, the frame keeps its tag.
+//
+// Kernel: net/8021q/vlan_core.c, vlan_do_receive.
+func (a *asking) vlan(l *link.Link) {
+	for i := range a.n.Links.All() {
+		if v := &a.n.Links.All()[i]; v.Lower == l.Index && v.VLAN == a.s.VLAN && v.VLAN != 0 {
+			a.choose("%s takes VLAN %d of %s", v.Name, v.VLAN, l.Name)
+			a.q.In = v.Name
+			return
+		}
+	}
+	const ends = packet.EthernetLen - 2 // of the addresses
+	tag := []byte{0x81, 0, byte(a.s.VLAN >> 8), byte(a.s.VLAN)}
+	a.q.bytes = slices.Insert(a.q.bytes, ends, tag...)
 }
 
 // neighbour is the MAC address of the source, where the host knows it.

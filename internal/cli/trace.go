@@ -44,7 +44,8 @@ func newTrace(e *Env) *cobra.Command {
   icmp echo 10.0.0.5 to 10.0.0.1 ttl 1 in eth0
 
 Further words: flags S, mark 0x4000, ttl N, tos N, len N, uid N, gid N, mac AA to BB,
-ct established; where a snapshot has no routes: out DEV, forward, local. What is left out is
+vlan N, ct established, ct related; where a snapshot has no routes: out DEV, forward, local.
+A quoted > is read as to. What is left out is
 chosen as a client would choose it, and printed as assumed.
 
 Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 error.`,
