@@ -32,11 +32,27 @@ func (n *NAT) Masquerade(w *world.World, tr *trace.Trace, p *packet.Packet, hop 
 // source picks the address, and notes who was passed over where somebody listens.
 func (n *NAT) source(tr *trace.Trace, out packet.Dev, hop packet.Addr) packet.Addr {
 	if !tr.On() {
-		return n.links.Select(out, hop, link.ScopeUniverse)
+		if a := n.links.Select(out, hop, link.ScopeUniverse); !a.IsZero() {
+			return a
+		}
+		return n.openAddr(out)
 	}
 	c := n.links.SelectAddr(out, hop, link.ScopeUniverse)
+	if a := n.openAddr(out); c.Addr.IsZero() && !a.IsZero() {
+		c = trace.SourceChoice{Addr: a, Dev: out, Step: trace.StepOpen}
+	}
 	tr.Masq = &c
 	return c.Addr
+}
+
+// openAddr stands for a device's address where no addresses are known: one of
+// TEST-NET-1 by the device's number. It is zero where addresses are known.
+func (n *NAT) openAddr(dev packet.Dev) packet.Addr {
+	if _, open, _ := n.links.Open(); !open {
+		return packet.Addr{}
+	}
+	const testNet = 192<<24 | 2<<8
+	return packet.V4(testNet | uint32(dev)&0xff)
 }
 
 // Redirect maps a new connection's destination to this host: to 127.0.0.1 for packets
@@ -47,11 +63,13 @@ func (n *NAT) source(tr *trace.Trace, out packet.Dev, hop packet.Addr) packet.Ad
 func (n *NAT) Redirect(w *world.World, p *packet.Packet, hook trace.Hook, r Range) trace.Verdict {
 	dst := packet.V4(0x7f000001)
 	if hook != trace.Output {
-		addrs := n.links.Addrs(p.In)
-		if len(addrs) == 0 {
+		dst = n.openAddr(p.In)
+		if addrs := n.links.Addrs(p.In); len(addrs) > 0 {
+			dst = addrs[0].Local
+		}
+		if dst.IsZero() {
 			return trace.DropIt
 		}
-		dst = addrs[0].Local
 	}
 	return n.Setup(w, p.CT.Flow, r.At(dst), Dst)
 }

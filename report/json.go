@@ -405,7 +405,7 @@ func (n names) source(c *trace.SourceChoice) *jsonSource {
 func sourceWhy(s trace.SourceStep) string {
 	return [...]string{"its prefix holds the next hop", "first global address of the interface",
 		"address of the VRF or of lo", "first global address, in the order of interfaces",
-		"no address"}[s]
+		"no address", "assumed, as the snapshot has no addresses"}[s]
 }
 
 func (n names) route(h jsonHead, e *trace.Route) any {

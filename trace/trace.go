@@ -350,6 +350,7 @@ const (
 	StepMaster                   // an address of the VRF, or of lo
 	StepAny                      // another interface's, in order
 	StepNone
+	StepOpen // the snapshot has no addresses: an assumed one
 )
 
 // PassedOver is an address that was not taken.

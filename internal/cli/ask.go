@@ -334,7 +334,29 @@ func (j *journey) assumed() []string {
 			out = append(out, a)
 		}
 	}
-	return append(out, j.inferred...)
+	return append(append(out, j.inferred...), j.borrowed()...)
+}
+
+// borrowed tells what is assumed of addresses that MASQUERADE took.
+func (j *journey) borrowed() []string {
+	var out []string
+	for _, l := range j.traces {
+		for _, e := range l.tr.Events {
+			t, ok := e.(*trace.NAT)
+			if !ok || t.Source == nil {
+				continue
+			}
+			dev := l.n.Links.Name(t.Source.Dev)
+			switch t.Source.Step {
+			case trace.StepAny:
+				out = append(out, fmt.Sprintf("MASQUERADE borrows %s of %s: interfaces are asked in the order "+
+					"of their numbers, the kernel goes by the order of registration", t.Source.Addr, dev))
+			case trace.StepOpen:
+				out = append(out, fmt.Sprintf("%s stands for the address of %s", t.Source.Addr, dev))
+			}
+		}
+	}
+	return out
 }
 
 // hosts are those that the journey came by, in order.
