@@ -159,7 +159,10 @@ func (k *Walk) lockICMP() bool {
 	return true
 }
 
-func (k *Walk) unlockICMP() { k.inICMP = false }
+func (k *Walk) unlockICMP() {
+	k.inICMP = false
+	k.softirq()
+}
 
 // sendEchoReply answers an echo request.
 //

@@ -61,25 +61,22 @@ func (h *Host) Send(k *Walk, l Local) {
 		return
 	}
 	k.leave(&l, bound, true)
-	p.Partial = l.Socket != "raw" && k.unfinished(&d)
+	p.Partial = l.Socket != "raw" && k.leavesChecksum(&d)
+	k.process = true
 	k.send(d, 0)
+	k.process = false
 	k.drain()
 }
 
-// unfinished tells whether a socket's packet leaves its checksum to the device: of TCP
-// always, of UDP where the device can. What other devices than lo and veth can do no
-// dump tells; they are taken to be unable.
+// leavesChecksum tells whether a socket leaves the transport checksum to the device:
+// TCP always, UDP what is not cut, on the assumption that the device can compute one
+// (ethtool knows, no file of a snapshot does).
 //
-// Kernel: net/ipv4/ip_output.c, __ip_append_data; net/ipv4/tcp_ipv4.c, tcp_v4_send_check.
-func (k *Walk) unfinished(d *route.Decision) bool {
-	switch k.p.Protocol() {
-	case packet.TCP:
-		return true
-	case packet.UDP:
-		l := k.Links.ByIndex(d.Out)
-		return l != nil && (l.Index == loopback || l.Kind == "veth")
-	}
-	return false
+// Kernel: net/ipv4/tcp_ipv4.c, __tcp_v4_send_check; net/ipv4/ip_output.c,
+// __ip_append_data.
+func (k *Walk) leavesChecksum(d *route.Decision) bool {
+	p := k.p
+	return p.Protocol() == packet.TCP || p.Protocol() == packet.UDP && p.Len() <= k.mtuOf(d)
 }
 
 // ttlOf is a socket's own time to live: its IP_TTL, or its IP_MULTICAST_TTL.

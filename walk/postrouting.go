@@ -96,6 +96,7 @@ func (k *Walk) copyToSelf() {
 	k.p.Type = packet.Loopback
 	k.queue = append(k.queue, queued{dev: k.dst.Out, p: k.p, dst: k.dst, hasDst: true,
 		view: k.view, parent: parent})
+	k.softirq()
 }
 
 // transmitted ends the present frame on the wire of its out device. parent is the
@@ -116,11 +117,11 @@ const loopback packet.Dev = 1
 //
 // Kernel: drivers/net/loopback.c, loopback_xmit.
 func (k *Walk) loop() {
-	k.p.Socket = 0 // skb_orphan
 	k.p.PushLink(packet.MAC{}, packet.MAC{})
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})
 	}
 	k.queue = append(k.queue, queued{dev: loopback, p: k.p, dst: k.dst, hasDst: k.hasDst,
 		view: k.view})
+	k.softirq()
 }

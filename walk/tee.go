@@ -28,7 +28,9 @@ func (k *Walk) Tee(_ *xtables.Env, gateway packet.Addr, out packet.Dev) {
 		parent := k.p.SKB
 		k.p = target.TeeCopy(k.p, k.hook)
 		k.number(k.p)
+		k.p.Socket = 0 // pskb_copy
 		k.send(d, parent)
 	})
 	k.teeing = false
+	k.softirq()
 }

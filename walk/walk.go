@@ -37,6 +37,8 @@ type Walk struct {
 	narrowed map[field.ID][]narrowing
 	view     view
 	teeing   bool // the present packet is a copy: it is not copied again
+	// process tells that a program's system call is running, and not the softirq.
+	process bool
 	// inICMP tells that the kernel's ICMP socket is sending.
 	inICMP bool
 
@@ -205,6 +207,19 @@ func (k *Walk) end(o *trace.Outcome) {
 // drop ends the present packet with a reason.
 func (k *Walk) drop(reason trace.Reason, why trace.Why) {
 	k.end(&trace.Outcome{Result: trace.Dropped, Reason: reason, Why: why})
+}
+
+// softirq works off what devices handed over, where a program sends and nothing holds
+// the softirq back: the kernel runs it as soon as bottom halves are enabled again.
+//
+// Kernel: kernel/softirq.c, __local_bh_enable_ip.
+func (k *Walk) softirq() {
+	if !k.process || k.inICMP || k.teeing || len(k.queue) == 0 {
+		return
+	}
+	k.process = false
+	k.nested(k.drain)
+	k.process = true
 }
 
 // drain works off what devices hand over, first in, first out.

@@ -10,9 +10,10 @@ import (
 // tap is a device whose wire we hold: what we write arrives, what it transmits
 // we read. The device goes when the descriptor is closed.
 type tap struct {
-	name string
-	fd   int
-	peer *port // the other end of the cable, nil if there is none
+	name   string
+	fd     int
+	peer   *port // the other end of the cable, nil if there is none
+	header int   // bytes before the IP header
 }
 
 // port is an interface of a host of the run.
@@ -25,6 +26,8 @@ type ifreq struct {
 	_     [20]byte
 }
 
+const ethernetLen = 14
+
 // openTap makes a device of a given index in the calling thread's namespace.
 // layer3 devices (link_type none) carry IP packets without Ethernet header.
 func openTap(name string, index int, layer3 bool) (*tap, error) {
@@ -36,7 +39,11 @@ func openTap(name string, index int, layer3 bool) (*tap, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("device %s, index %d: %w", name, index, err)
 	}
-	return &tap{name: name, fd: fd}, nil
+	t := &tap{name: name, fd: fd}
+	if !layer3 {
+		t.header = ethernetLen
+	}
+	return t, nil
 }
 
 func configureTap(fd int, name string, index int, layer3 bool) error {
@@ -52,7 +59,15 @@ func configureTap(fd int, name string, index int, layer3 bool) error {
 		req.value = unix.IFF_TUN | unix.IFF_NO_PI
 	}
 	copy(req.name[:], name)
-	return ioctl(fd, unix.TUNSETIFF, unsafe.Pointer(&req))
+	if err := ioctl(fd, unix.TUNSETIFF, unsafe.Pointer(&req)); err != nil {
+		return err
+	}
+	// As a network card it computes checksums; collect does that for it.
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNSETOFFLOAD, unix.TUN_F_CSUM)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // carrier plugs the cable in or out.
@@ -92,6 +107,9 @@ func (t *tap) collect(buf []byte, f func([]byte)) error {
 			continue
 		case err != nil:
 			return fmt.Errorf("read %s: %w", t.name, err)
+		}
+		if n > t.header {
+			finishChecksum(buf[t.header:n])
 		}
 		f(buf[:n])
 	}

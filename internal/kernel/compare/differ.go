@@ -72,9 +72,6 @@ func (p *pair) kernelSteps(steps []kernel.Step) []string {
 func (p *pair) inOrder(events []trace.Event) (out []trace.Event, held []*trace.Rule) {
 	for _, e := range events {
 		first := slices.IndexFunc(held, func(r *trace.Rule) bool { return r.SKB == e.Base().SKB })
-		if _, end := e.(*trace.Drop); end && p.sent && first == 0 {
-			continue // its answer may be received first
-		}
 		for n := len(held); first >= 0 && n > first; n = len(held) {
 			out, held = append(out, held[n-1]), held[:n-1]
 		}
