@@ -288,7 +288,8 @@ func (v *visit) badChecksum(proto uint8) bool {
 	if proto != packet.ICMP {
 		sum = packet.PseudoSum(v.p.Src(), v.p.Dst(), proto, len(v.l4))
 	}
-	return packet.Fold(packet.Sum16(v.l4, sum)) != 0
+	v.p.SumValid = packet.Fold(packet.Sum16(v.l4, sum)) == 0
+	return !v.p.SumValid
 }
 
 // NoteEnds notes what a connection was found by: its five-tuple, or what an error quotes.

@@ -152,13 +152,13 @@ func TestRollsDoNotMeet(t *testing.T) {
 // TestKeepsSource: one source keeps its mapping towards other destinations.
 func TestKeepsSource(t *testing.T) {
 	h := newSmall(t)
-	h.w.Dice.Drawn = []uint16{777}
+	h.w.Dice.Drawn = []uint16{7777}
 	a := udp(t, "10.0.0.9", 5555, "10.1.0.9", 53)
 	h.forward(a, nil, masquerade(h, a, nat.Range{Flags: nat.ProtoRandomFully}))
 	b := udp(t, "10.0.0.9", 5555, "10.1.0.10", 53)
 	h.forward(b, nil, masquerade(h, b, nat.Range{}))
-	if sport, _, _ := b.Ports(); sport != 777 {
-		t.Errorf("got port %d want 777", sport)
+	if sport, _, _ := b.Ports(); sport != 7777 {
+		t.Errorf("got port %d want 7777", sport)
 	}
 }
 

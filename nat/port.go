@@ -97,7 +97,7 @@ func (c *choice) span(port uint16) (span, bool) {
 // there is nothing to search for.
 func (c *choice) draw(key *uint16, s span, off *uint32) bool {
 	if c.w.Dice != nil {
-		if p, ok := c.w.Dice.NextDrawn(); ok {
+		if p, ok := c.w.Dice.NextDrawn(uint16(s.min), uint16(s.min+s.size-1)); ok {
 			*key = p
 			return false
 		}

@@ -123,6 +123,9 @@ type Meta struct {
 	// FragMax is IPCB(skb)->frag_max_size: the largest fragment of a reassembled
 	// packet, zero when it was whole.
 	FragMax uint16
+	// SumValid tells that the host found the transport checksum right (csum_valid): it
+	// does not look again.
+	SumValid bool
 	// Options are the IPv4 options as this host understood them.
 	Options IPOptions
 	// Partial tells that a socket left the transport checksum to the device

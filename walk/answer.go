@@ -15,7 +15,7 @@ import (
 // Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_unreach.
 func (k *Walk) SendUnreachable(_ *xtables.Env, typ, code uint8) {
 	k.needs(field.FragOff)
-	if k.p.FragOff() != 0 || !k.transportSumOK() {
+	if k.p.FragOff() != 0 || !k.p.SumValid && !k.transportSumOK() {
 		return
 	}
 	k.nested(func() { k.sendICMP(typ, code, 0) })
@@ -31,7 +31,9 @@ func (k *Walk) transportSumOK() bool { return icmp.RejectSumOK(k.p, !k.Kernel.Be
 func (k *Walk) SendReset(*xtables.Env) {
 	l4 := k.p.L4()
 	k.needs(field.FragOff, field.TCPFlags)
-	if k.p.FragOff() != 0 || len(l4) < 20 || !k.transportSumOK() || k.toMany() {
+	// A packet that is forwarded is looked at again (skb_forward_csum).
+	seen := k.p.SumValid && k.hook == trace.Input
+	if k.p.FragOff() != 0 || len(l4) < 20 || !seen && !k.transportSumOK() || k.toMany() {
 		return
 	}
 	b, ok := icmp.Reset(k.p.IP(), k.defaultTTL())

@@ -149,9 +149,10 @@ func (d *Dice) roll(n int, weights []uint64) int {
 	return n - 1
 }
 
-// NextDrawn returns the next port that a kernel is known to have drawn.
-func (d *Dice) NextDrawn() (uint16, bool) {
-	if len(d.Drawn) == 0 {
+// NextDrawn returns the next port that a kernel is known to have drawn, if it is one of
+// those to choose from; else it belongs to a later draw.
+func (d *Dice) NextDrawn(least, most uint16) (uint16, bool) {
+	if len(d.Drawn) == 0 || d.Drawn[0] < least || d.Drawn[0] > most {
 		return 0, false
 	}
 	p := d.Drawn[0]
