@@ -146,7 +146,11 @@ func (st *State) Same(o *State) bool {
 }
 
 func (st *State) sameCell(o *State, n int) bool {
-	return reflect.DeepEqual(st.writable(n), o.writable(n))
+	a, b := st.writable(n), o.writable(n)
+	if c, ok := a.(interface{ same(Cell) bool }); ok {
+		return c.same(b)
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // writable is a cell as cell returns it, without keeping it.
@@ -263,6 +267,14 @@ type Array[V any] struct {
 	root []V       // where there is no base
 	m    map[int]*V
 	n    int
+	// recent are values of m that were asked for last, each at its index modulo the
+	// length: a packet comes back to its connection and to the same few rules.
+	recent [16]place[V]
+}
+
+type place[V any] struct {
+	i int
+	v *V
 }
 
 // NewArray returns an array of n zero values.
@@ -285,6 +297,17 @@ func (a *Array[V]) compact() *Array[V] {
 		a = &Array[V]{base: a.base.base, m: m, n: a.n}
 	}
 	return a
+}
+
+// same tells whether two arrays hold the same in the same layers, whatever of it was
+// asked for last.
+func (a *Array[V]) same(c Cell) bool {
+	b, ok := c.(*Array[V])
+	if a == b || !ok || a == nil || b == nil {
+		return ok && a == b
+	}
+	return a.n == b.n && reflect.DeepEqual(a.m, b.m) && reflect.DeepEqual(a.root, b.root) &&
+		a.base.same(b.base)
 }
 
 // Len is the number of values.
@@ -321,6 +344,15 @@ func (a *Array[V]) Ref(i int) *V {
 	if a.base == nil {
 		return &a.root[i]
 	}
+	at := &a.recent[uint(i)%uint(len(a.recent))]
+	if at.v == nil || at.i != i {
+		*at = place[V]{i, a.own(i)}
+	}
+	return at.v
+}
+
+// own returns the value at i in this layer, copied from below where it is not there.
+func (a *Array[V]) own(i int) *V {
 	if v, ok := a.m[i]; ok {
 		return v
 	}

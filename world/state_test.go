@@ -108,6 +108,7 @@ func TestSame(t *testing.T) {
 	var s Schema
 	slot := Add(&s, NewTable[int, int])
 	word := Add(&s, func() *Var[int] { return &Var[int]{} })
+	list := Add(&s, func() *Array[int] { return NewArray[int](20) })
 	base := s.NewState()
 	slot.In(base).Put(1, 10)
 	for _, c := range []struct {
@@ -121,6 +122,10 @@ func TestSame(t *testing.T) {
 			func(s *State) { slot.In(s).Put(2, 3) }, true},
 		{"other values", func(s *State) { slot.In(s).Put(2, 3) },
 			func(s *State) { slot.In(s).Put(2, 4) }, false},
+		{"asked for in another order", func(s *State) { list.In(s).Ref(0); list.In(s).Ref(16) },
+			func(s *State) { list.In(s).Ref(16); list.In(s).Ref(0) }, true},
+		{"another value in a list", func(s *State) { *list.In(s).Ref(3) = 1 },
+			func(s *State) { *list.In(s).Ref(3) = 2 }, false},
 		{"written by one", func(s *State) { word.In(s).V = 7 }, func(*State) {}, false},
 	} {
 		a, b := base.Fork(), base.Fork()
