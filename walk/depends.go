@@ -57,7 +57,7 @@ func (k *Walk) seen(v view, f func()) {
 	k.Trace.Deps, k.view = own, was
 	for id := range got {
 		if to := v.field(field.ID(id)); to != field.None {
-			k.Trace.Deps.Note(to, got[id])
+			k.Trace.Deps.Note(to, v.bits(to, got[id]))
 		}
 	}
 }
@@ -76,6 +76,14 @@ func (v view) field(id field.ID) field.ID {
 		return opposite(id)
 	}
 	return id
+}
+
+// bits are those of the other packet's field: an answer is longer or shorter than it.
+func (v view) bits(id field.ID, looked field.Value) field.Value {
+	if v.answer && id == field.Len && !looked.IsZero() {
+		return field.Ones(id.Bits())
+	}
+	return looked
 }
 
 func opposite(id field.ID) field.ID {
