@@ -87,6 +87,9 @@ func (d *Deps) Note(id ID, bits Value) {
 	if id > CtState && id <= CtHelper { // there is no connection for these
 		d[CtState] = d[CtState].Or(U(CtInvalid | CtUntracked))
 	}
+	if id == CtStatus || id == CtExpire { // the packet itself moves its connection on
+		d[TCPFlags] = Ones(TCPFlags.Bits())
+	}
 	if id >= CtProto && id <= CtReplDPort {
 		from := begun[id-CtProto]
 		d[from] = d[from].Or(bits)

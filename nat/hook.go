@@ -2,6 +2,7 @@ package nat
 
 import (
 	"github.com/hookpath/hookpath/conntrack"
+	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
@@ -153,7 +154,9 @@ func (h *pass) translate(f *conntrack.Flow) trace.Verdict {
 	r.keep = open != 0
 	before := h.endpoint()
 	r.pull(h.p, 0)
-	if !r.run() {
+	h.tr.Notes().Note(field.Proto, field.Ones(field.Proto.Bits()))
+	if !r.run() { // its header is cut
+		h.tr.Notes().Note(field.Len, field.Ones(field.Len.Bits()))
 		return trace.DropIt
 	}
 	h.p.Free |= open

@@ -63,10 +63,23 @@ func steps(k *walk.Walk) []string {
 		}
 	}
 	for _, o := range k.Trace.Outcomes {
-		out = append(out, fmt.Sprintf("%d %s %d %s %s%s", o.SKB, o.Result, o.Dev, o.Reason, o.Why,
-			answerKind(&o)))
+		kind := ""
+		if !asksICMP(k) {
+			kind = answerKind(&o)
+		}
+		out = append(out, fmt.Sprintf("%d %s %d %s %s%s", o.SKB, o.Result, o.Dev, o.Reason, o.Why, kind))
 	}
 	return out
+}
+
+// asksICMP tells whether the question's packet is ICMP: copies and replies have its code.
+func asksICMP(k *walk.Walk) bool {
+	for _, e := range k.Trace.Events {
+		if s := e.Base().Packet; s != nil && e.Base().SKB == 1 {
+			return s.Proto == packet.ICMP
+		}
+	}
+	return false
 }
 
 // answerKind says what a packet of the kernel's own is.
@@ -77,9 +90,6 @@ func answerKind(o *trace.Outcome) string {
 	}
 	if o.SKB == 1 || len(ip) < 28 || ip[0] != 0x45 || ip[9] != packet.ICMP {
 		return ""
-	}
-	if ip[20] != 3 && ip[20] != 11 && ip[20] != 12 { // a copy, or a reply with its request's code
-		return fmt.Sprintf(" icmp %d", ip[20])
 	}
 	return fmt.Sprintf(" icmp %d %d", ip[20], ip[21])
 }
