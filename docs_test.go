@@ -74,3 +74,40 @@ func runDoc(line string) error {
 	}
 	return nil
 }
+
+// TestREADME runs what the READMEs show behind a dollar sign: it must print just that.
+func TestREADME(t *testing.T) {
+	for _, page := range []string{"README.md", "README.zh.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := strings.Split(string(text), "```console\n$ hookpath ")[1:]
+		if len(blocks) == 0 {
+			t.Errorf("%s shows no command", page)
+		}
+		for _, b := range blocks {
+			b, _, _ = strings.Cut(b, "\n```")
+			command, want, _ := strings.Cut(b, "\n")
+			if got := shown(command); !strings.Contains(got, want) {
+				t.Errorf("%s: hookpath %s: got\n%swant\n%s", page, command, got, want)
+			}
+		}
+	}
+}
+
+// shown is what a command prints on a page of 100 columns.
+func shown(command string) string {
+	var args []string
+	for i, part := range strings.Split(command, "'") {
+		if i%2 == 1 { // quoted
+			args = append(args, part)
+			continue
+		}
+		args = append(args, strings.Fields(part)...)
+	}
+	var out bytes.Buffer
+	e := &cli.Env{In: strings.NewReader(""), Out: &out, Err: &out, Now: time.Now, Width: 100}
+	cli.Run(e, args)
+	return out.String()
+}
