@@ -7,12 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 )
 
+// source is an archive's bytes: a zip is read from its end, the others from the
+// beginning.
+type source interface {
+	io.Reader
+	io.ReaderAt
+}
+
 // archive reads all regular files of an archive whose own size is known.
-func (c *collector) archive(kind string, f *os.File, size int64) error {
+func (c *collector) archive(kind string, f source, size int64) error {
 	if kind != ".tar" {
 		c.limit = min(maxTotal, max(freeUnpacked, maxRatio*size))
 	}

@@ -10,7 +10,7 @@ trap 'rm -f "$log"' EXIT
 while read -r pkg dir; do
 	while read -r target; do
 		echo "fuzz $target in $pkg for $time"
-		"$go" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$pkg" >"$log" 2>&1 ||
+		"$go" test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -parallel 2 "$pkg" >"$log" 2>&1 ||
 			{ cat "$log"; exit 1; }
 		ran=$((ran + 1))
 	done < <(cat "$dir"/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' | sort)
