@@ -147,6 +147,7 @@ func (t *hmark) ofPacket(e *xtables.Env) (tu tuple, ok bool) {
 	}
 	ip := e.Packet.IP()
 	if l4 := e.Packet.L4(); ip[9] == packet.ICMP && len(l4) >= 8 && isError(l4[0]) {
+		e.Deps().Note(field.Bytes, field.U(1))
 		if ip = l4[8:]; len(ip) < 20 {
 			return tu, false
 		}

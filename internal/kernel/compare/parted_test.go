@@ -52,8 +52,6 @@ func steps(k *walk.Walk) []string {
 			add(e, "%s %s rule %d %s %d", p.Name, p.ChainName(e.Ref.Chain), e.Ref.Rule, e.Verdict, e.Chain)
 		case *trace.ChainEnd:
 			add(e, "end %d %d %s", e.Ref.Table, e.Ref.Chain, e.Verdict)
-		case *trace.NAT:
-			add(e, "nat dst=%t", e.Dst)
 		case *trace.Neigh:
 			add(e, "neigh %d %s %t", e.Dev, e.MAC, e.Found)
 		case *trace.Reassemble:
@@ -119,15 +117,12 @@ func recipes(a, b *walk.Walk, qa, qb *kernel.Question) string {
 	return ""
 }
 
-// changesOf lists what became of the question's packet, and what NAT did to all.
+// changesOf lists what became of the question's packet. A mapping to what the packet has
+// already leaves no event, so the bytes tell.
 func changesOf(k *walk.Walk, q *kernel.Question) []change {
 	var out []change
 	mark := uint64(q.Mark)
 	for _, e := range k.Trace.Events {
-		if n, ok := e.(*trace.NAT); ok {
-			out = append(out, change{"nat address", word(n.From.Addr), word(n.To.Addr)},
-				change{"nat port", uint64(n.From.Port), uint64(n.To.Port)})
-		}
 		if s := e.Base().Packet; s != nil && e.Base().SKB == 1 {
 			mark = uint64(s.Mark)
 		}
@@ -150,8 +145,6 @@ func changesOf(k *walk.Walk, q *kernel.Question) []change {
 func mac(b []byte) uint64 {
 	return uint64(binary.BigEndian.Uint16(b))<<32 | uint64(binary.BigEndian.Uint32(b[2:]))
 }
-
-func word(a packet.Addr) uint64 { return uint64(a.Uint32()) }
 
 func headerChanges(was, now []byte) []change {
 	out := []change{{"tos", uint64(was[1]), uint64(now[1])}, {"ttl", uint64(was[8]), uint64(now[8])},
