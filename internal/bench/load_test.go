@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -104,7 +105,9 @@ func (cs costs) memory() (most int64) {
 	return most
 }
 
+// ofUs runs f in this process, without what the run before left behind.
 func ofUs(f func()) cost {
+	runtime.GC()
 	w, at := StartWatch(), time.Now()
 	f()
 	return cost{wall: time.Since(at), cpu: w.Spent()}
