@@ -425,6 +425,12 @@ func (p *Program) Text(ref trace.RuleRef) string {
 	return string(b)
 }
 
+// Pred is what a rule asks of a packet, its targets aside. The reference must not name a
+// policy.
+func (p *Program) Pred(ref trace.RuleRef) *field.Pred {
+	return &p.rules[p.chains[ref.Chain].first+ref.Rule-1].pred
+}
+
 // RuleAt returns the rule that a reference names, nil for a policy.
 func (p *Program) RuleAt(ref trace.RuleRef) *Rule {
 	c := p.Source.Chains[ref.Chain]

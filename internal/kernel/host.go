@@ -281,10 +281,25 @@ func (h *host) load(ctx context.Context) error {
 	if backend == NFT {
 		program = "iptables-nft-restore"
 	}
-	if _, err := tool(ctx, text, program, "--counters"); err != nil {
+	args := []string{program}
+	if countsPolicies(text) {
+		args = append(args, "--counters")
+	}
+	if _, err := tool(ctx, text, args...); err != nil {
 		return fmt.Errorf("%s/iptables-save: %w", h.Name, err)
 	}
 	return nil
+}
+
+// countsPolicies tells whether every chain of a save file has counters. Restoring them
+// is refused otherwise; those of rules alone decide nothing.
+func countsPolicies(text string) bool {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, ":") && !strings.Contains(line, "[") {
+			return false
+		}
+	}
+	return true
 }
 
 // number learns the numbers of the rules.

@@ -48,6 +48,7 @@ type pair struct {
 	flows   []string // of the kernel, after the last question
 	files   map[string][]byte
 	asked   []kernel.Question
+	met     map[trace.RuleRef]bool // rules that matched; nil counts none
 }
 
 // Run compares one scenario of the seed. The error is the run's own.
@@ -138,6 +139,7 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 		return false, p.keep(t.Keep)
 	}
 	t.Agreed++
+	p.meet(k.Trace)
 	return true, nil
 }
 

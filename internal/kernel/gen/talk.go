@@ -58,6 +58,25 @@ func (g *Gen) nextQuestion() (kernel.Question, *talk) {
 	return g.question(d), nil
 }
 
+// Begin tells of a question that somebody else drew: Learn may then make it a
+// conversation, which Answer goes on with.
+func (g *Gen) Begin(q kernel.Question) { g.last = pending{question: q} }
+
+// Answer has the other end of a conversation speak; false where none goes on.
+func (g *Gen) Answer() (kernel.Question, bool) {
+	for len(g.talks) > 0 {
+		t := pick(g, g.talks)
+		if b := t.frame[14:]; len(b) < 28 || len(b) < int(b[0]&15)*4+8 {
+			g.forget(t)
+			continue
+		}
+		q, _ := g.answer(t)
+		g.last = pending{question: q, from: t}
+		return q, true
+	}
+	return kernel.Question{}, false
+}
+
 // maxTalks bounds how many conversations may go on.
 const maxTalks = 8
 
