@@ -302,10 +302,39 @@ func countsPolicies(text string) bool {
 	return true
 }
 
+// printed tells text that iptables-save printed, where the n-th line that appends to a
+// declared chain is its n-th rule, from what people wrote for iptables-restore.
+func printed(text string) bool {
+	declared := map[string]bool{}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) > 0 && strings.HasPrefix(f[0], "[") {
+			f = f[1:]
+		}
+		switch {
+		case len(f) == 0, f[0][0] == '#', f[0] == "COMMIT":
+		case f[0][0] == '*':
+			clear(declared)
+		case f[0][0] == ':':
+			declared[f[0][1:]] = true
+		case len(f) < 2, f[0] != "-A", !declared[f[1]]:
+			return false
+		}
+	}
+	return true
+}
+
 // number learns the numbers of the rules.
-func (h *host) number(context.Context) error {
+func (h *host) number(ctx context.Context) error {
 	h.book = rulebook{chains: map[chainKey]*chain{}}
 	text, backend := h.rulesFile()
+	if !printed(text) {
+		save := map[Backend]string{Legacy: "iptables-legacy-save", NFT: "iptables-nft-save"}
+		var err error
+		if text, err = tool(ctx, "", save[backend]); err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
 	h.book.read("ip", text)
 	if backend != NFT {
 		return nil

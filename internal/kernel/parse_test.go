@@ -265,3 +265,18 @@ func TestHostileFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestPrinted tells what iptables-save printed from what somebody wrote.
+func TestPrinted(t *testing.T) {
+	for text, want := range map[string]bool{
+		"# x\n*filter\n:INPUT ACCEPT [0:0]\n[1:2] -A INPUT -j DROP\nCOMMIT\n": true,
+		"*filter\n:INPUT ACCEPT [0:0]\n-I INPUT -j DROP\nCOMMIT\n":            false,
+		"*filter\n-A INPUT -j DROP\nCOMMIT\n":                                 false,
+		"*nat\n:INPUT ACCEPT\n*filter\n-A INPUT -j DROP\nCOMMIT\n":            false,
+		"": true,
+	} {
+		if got := printed(text); got != want {
+			t.Errorf("%q: got %v, want %v", text, got, want)
+		}
+	}
+}

@@ -94,15 +94,33 @@ type fragment struct {
 
 // flush writes the table's rules, with what they lack.
 func (t *fragment) flush(out *strings.Builder) {
-	var entries []string
 	for _, name := range t.missing() {
 		fmt.Fprintf(out, ":%s - [0:0]\n", name)
-		entries = append(entries, fmt.Sprintf("-A %s -j %s\n", entryOf(name), name))
 	}
-	for _, line := range append(t.body, entries...) {
+	for _, line := range t.body {
 		out.WriteString(line)
 	}
+	for _, name := range t.orphans() {
+		fmt.Fprintf(out, "-A %s -j %s\n", entryOf(name), name)
+	}
 	*t = fragment{}
+}
+
+// orphans are the user chains that nothing enters, in a table without rules of its own.
+func (t *fragment) orphans() []string {
+	entered := map[string]bool{}
+	for _, line := range t.body {
+		f := strings.Fields(line)
+		for i, w := range f[:max(len(f)-1, 0)] {
+			if (w == "-A" || w == "-I") && builtin(f[i+1]) {
+				return nil
+			}
+			entered[f[i+1]] = entered[f[i+1]] || w == "-j" || w == "-g"
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(t.known), func(name string) bool {
+		return builtin(name) || entered[name]
+	})
 }
 
 // missing are the chains that rules append to or that ufw's rules jump to.
