@@ -79,6 +79,7 @@ var demoPackets = map[string][]string{
 		"tcp 203.0.113.80:443 to 192.0.2.1:999 in wan0 flags SA",
 		"icmp echo 192.168.1.23 to 203.0.113.80 in lan0",
 		"udp 192.168.1.23 to 203.0.113.80:123 in lan0 ttl 1",
+		"udp 192.168.1.1 to 192.168.1.255:53 out",
 	},
 	"kube-node": {
 		"tcp 203.0.113.7 to 192.0.2.10:30081 in eth0",

@@ -180,7 +180,6 @@ func (t *Tally) settle(p *pair, q *kernel.Question, a *kernel.Answer) (*walk.Wal
 			if diff == nil {
 				t.Followed += min(1, followed)
 				diff = t.cover(p, k, q, a, dice)
-				p.leave(k, q)
 				p.state = k.World.State
 				return k, diff
 			}
