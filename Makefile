@@ -9,7 +9,7 @@ COUNT ?= 3000
 PURE = ./packet/... ./field/... ./world/... ./trace/... ./link/... ./route/... ./socket/... \
        ./ipset/... ./xtables/... ./explore/...
 
-.PHONY: all build test race check fmt vet lint generate fuzz soak bench vuln demos
+.PHONY: all build test race check fmt vet lint generate fuzz faults soak bench vuln demos
 
 all: build
 
@@ -44,7 +44,12 @@ generate:
 fuzz:
 	tools/fuzz.sh $(FUZZ)
 
-# Large counts: random scenarios against this machine's kernel, and long fuzzing.
+# Every fault that is seeded into the engine must be found by the kernel's answers.
+faults:
+	HOOKPATH_FAULTS=1000 tools/test.sh -count=1 -timeout 4h -run TestFaults ./internal/kernel/compare
+
+# Large counts: random scenarios against this machine's kernel, every seeded
+# fault, and long fuzzing.
 soak:
 	HOOKPATH_SOAK=$(COUNT) tools/test.sh -count=1 -timeout 4h ./...
 	tools/fuzz.sh 60s
