@@ -154,14 +154,13 @@ func TestFaults(t *testing.T) {
 	for _, i := range order[:min(n, uint64(len(all)))] {
 		f := all[i]
 		t.Run(strings.ReplaceAll(f.file+": "+f.why, "/", "."), func(t *testing.T) {
-			t.Logf("found after %d packets", f.hunt(t, seed))
+			f.hunt(t, seed)
 		})
 	}
 }
 
-// hunt runs TestAgreement with the fault until it is found, and returns after how many
-// packets. What disagrees without the fault too, or not each time, finds nothing.
-func (f *fault) hunt(t *testing.T, seed uint64) int {
+// hunt runs TestAgreement with the fault until it is found. What disagrees without the fault too, or not each time, finds nothing.
+func (f *fault) hunt(t *testing.T, seed uint64) {
 	t.Helper()
 	bin := f.build(t)
 	packets := 0
@@ -172,12 +171,12 @@ func (f *fault) hunt(t *testing.T, seed uint64) int {
 			break
 		}
 		if f.sure(t, bin, at) {
-			return packets
+			t.Logf("found after %d packets", packets)
+			return
 		}
 		seed = at + 1
 	}
 	t.Errorf("%s: %q for %q is not found within %d packets", f.file, f.new, f.old, packets)
-	return packets
 }
 
 // sure repeats a scenario with the fault and without.

@@ -57,6 +57,9 @@ func (g *Gen) direct(d *draft, r *rule) {
 		d.dst = g.far(d)
 	case hook == "INPUT" || hook == "PREROUTING" && g.chance(40):
 		d.src, d.dst = g.near(d), pick(g, g.host.own())
+		if g.chance(25) {
+			g.toService(d)
+		}
 	default:
 		d.src, d.dst = g.near(d), g.far(d)
 	}

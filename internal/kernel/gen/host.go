@@ -287,7 +287,7 @@ func (g *Gen) drawServices(h *host) {
 		a := one(g, netip.IPv4Unspecified(), pick(g, h.own()), addr(127, 0, 0, 1))
 		s.addr = netip.AddrPortFrom(a, pick(g, ports()))
 		s.transparent = g.chance(15)
-		if g.chance(15) && a.IsUnspecified() {
+		if g.chance(40) && a.IsUnspecified() {
 			s.dev = pick(g, h.ifaces).name
 		}
 		key := fmt.Sprint(s.proto, s.addr.Port())

@@ -201,6 +201,9 @@ func (g *Gen) icmpError(b []byte) []byte {
 		src = g.within(pick(g, remotes()))
 	}
 	dst, _ := netip.AddrFromSlice(b[12:16])
+	if g.chance(15) { // nobody's error, though it quotes a connection
+		dst = g.anyAddr()
+	}
 	quote := b[:min(len(b), one(g, int(b[0]&15)*4+8, 128))]
 	kind := one(g, [2]uint8{3, 1}, [2]uint8{3, 3}, [2]uint8{11, 0}, [2]uint8{3, 4}, [2]uint8{3, 13},
 		[2]uint8{12, 0}, [2]uint8{5, 1})
