@@ -184,8 +184,8 @@ type (
 
 // JSON returns an answer as one line of JSON, without the line's end.
 func (a *Answer) JSON() ([]byte, error) {
-	out := jsonAnswer{Schema: Schema, ID: a.ID, Assumptions: unique(a.Assumed), Cut: a.Cut.Prob, CutWays: a.Cut.Ways,
-		Branches: make([]jsonBranch, len(a.Branches))}
+	out := jsonAnswer{Schema: Schema, ID: a.ID, Assumptions: append([]string{}, unique(a.Assumed)...),
+		Cut: a.Cut.Prob, CutWays: a.Cut.Ways, Branches: make([]jsonBranch, len(a.Branches))}
 	for i := range a.Branches {
 		out.Branches[i] = a.Branches[i].json()
 	}
