@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
@@ -248,7 +249,7 @@ func eachLine(file string, data []byte, f func(p place, line string) error) erro
 	n := 0
 	for line := range bytes.Lines(data) {
 		n++
-		if line = bytes.TrimRight(line, " \t\r\n"); len(line) == 0 {
+		if line = bytes.TrimRightFunc(line, unicode.IsSpace); len(line) == 0 {
 			continue
 		}
 		p := place{file, n}
