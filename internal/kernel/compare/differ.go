@@ -76,13 +76,21 @@ func (p *pair) inOrder(events []trace.Event) (out []trace.Event, held []*trace.R
 			out, held = append(out, held[n-1]), held[:n-1]
 		}
 		r, ok := e.(*trace.Rule)
-		if ok && p.host.Program(r.Ref.Table).Backend == xtables.NFT {
+		if ok && p.toldLate(r) {
 			held = append(held, r)
 			continue
 		}
 		out = append(out, e)
 	}
 	return out, held
+}
+
+// toldLate tells the rules whose target may set something in motion before nf_tables
+// tells of them.
+func (p *pair) toldLate(r *trace.Rule) bool {
+	prog := p.host.Program(r.Ref.Table)
+	rule := prog.RuleAt(r.Ref)
+	return prog.Backend == xtables.NFT && rule != nil && rule.Ext != nil
 }
 
 // steps are the engine's trace in the kernel's words.
