@@ -62,6 +62,7 @@ func socketLine(w *wordList) (socket.Socket, error) {
 	if s.State, ok = socketStates[w.peek()]; !ok {
 		return s, w.errorf("%q is not a socket's state", w.peek())
 	}
+	s.Request = w.peek() == "SYN-RECV" || w.peek() == "NEW-SYN-RECV"
 	w.next()
 	w.next() // Recv-Q
 	w.next() // Send-Q
@@ -172,6 +173,9 @@ func socketWords(w *wordList, s *socket.Socket) {
 			s.UID = uint32(n)
 		case "ino":
 			s.Inode, _ = strconv.ParseUint(val, 10, 64)
+		case "fwmark":
+			n, _ := strconv.ParseUint(val, 0, 32)
+			s.Mark = uint32(n)
 		case "v6only":
 			s.V6, s.V6Only = true, val == "1"
 		case "transparent":

@@ -43,7 +43,9 @@ type Socket struct {
 	PID          int
 	Transparent  bool // IP_TRANSPARENT
 	FreeBind     bool
-	McastAllOff  bool // IP_MULTICAST_ALL was cleared
+	McastAllOff  bool   // IP_MULTICAST_ALL was cleared
+	Mark         uint32 // SO_MARK
+	Request      bool   // SYN-RECV: a connection being opened, which has no mark of its own yet
 }
 
 // Table holds a host's sockets: those of the snapshot, which never change, and
@@ -79,6 +81,7 @@ type dynamic struct {
 	v6, closed  bool
 	transparent bool
 	owner       bool // no socket that receives, only an owner
+	mark        uint32
 }
 
 // New makes a table. A nil schema has no memory.
@@ -146,7 +149,7 @@ func (t *Table) Get(w *world.World, id uint32) (Socket, bool) {
 func (d *dynamic) socket(id uint32) Socket {
 	return Socket{ID: id, Proto: d.key.proto, Raw: d.key.raw, State: d.state, Local: d.key.local,
 		Peer: d.key.peer, LPort: d.key.port, PPort: d.key.pport, Dev: d.key.dev, V6: d.v6,
-		UID: d.uid, GID: d.gid, GIDKnown: true, Transparent: d.transparent}
+		UID: d.uid, GID: d.gid, GIDKnown: true, Transparent: d.transparent, Mark: d.mark}
 }
 
 // Owner is the owner of a socket: false for none.
@@ -162,13 +165,14 @@ func (t *Table) BoundDev(w *world.World, id uint32) packet.Dev {
 }
 
 // Add puts a socket into memory and returns its number. One with the same ends
-// is taken instead.
+// is taken instead, and gets the mark.
 func (t *Table) Add(w *world.World, s Socket) uint32 {
 	s.Local, s.Peer = noAny(s.Local), noAny(s.Peer)
 	d := dynamic{key: fullKey{s.port(), s.Local, s.Peer, s.PPort, s.Dev}, state: s.State,
-		uid: s.UID, gid: s.GID, v6: s.V6, transparent: s.Transparent}
+		uid: s.UID, gid: s.GID, v6: s.V6, transparent: s.Transparent, mark: s.Mark}
 	keys := t.keys.In(w.State)
 	if id, ok := keys.Get(d.key); ok {
+		t.dyn.In(w.State).Ref(int(id) - len(t.base) - 1).mark = s.Mark
 		return id
 	}
 	id := t.append(w, d)

@@ -166,10 +166,11 @@ func (k *Walk) unlockICMP() {
 	k.softirq()
 }
 
-// sendEchoReply answers an echo request.
+// reply answers an ICMP request by the message of a type that build makes. It replaces
+// the present packet: call it nested.
 //
 // Kernel: net/ipv4/icmp.c, icmp_reply.
-func (k *Walk) sendEchoReply() {
+func (k *Walk) reply(typ uint8, build func(a *icmp.Answer, request []byte) []byte) {
 	if !k.lockICMP() {
 		return
 	}
@@ -185,12 +186,12 @@ func (k *Walk) sendEchoReply() {
 		f.Mark = to.Mark
 	}
 	d := k.lookupBack(f)
-	if d.Err != 0 {
+	if d.Err != 0 || !k.mayLimited(typ, 0, to.In, d.Out, f.Dst) {
 		return
 	}
 	ans := icmp.Answer{Src: d.Source, TTL: k.defaultTTL(), Options: echo,
 		Clock: optionHost{k}.Milliseconds()}
-	k.begin(ans.EchoReply(to.IP()), to)
+	k.begin(build(&ans, to.IP()), to)
 	k.p.Socket = socket.Kernel
 	k.answer(d, to)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/frag"
+	"github.com/hookpath/hookpath/packet/icmp"
 	"github.com/hookpath/hookpath/trace"
 )
 
@@ -199,17 +200,21 @@ func (k *Walk) icmpReceive() {
 		k.drop("UNHANDLED_PROTO", "icmp-type")
 		return
 	}
-	if l4[0] == 8 && k.answersEcho() {
-		k.nested(k.sendEchoReply)
+	switch l4[0] {
+	case icmp.EchoRequest:
+		if k.answersMany() && k.Sysctl.Int("net.ipv4.icmp_echo_ignore_all", 0) == 0 {
+			k.nested(func() { k.reply(icmp.EchoReplyType, (*icmp.Answer).EchoReply) })
+		}
+	case icmp.Timestamp:
+		k.needs(field.Len)
+		if len(l4) >= 12 && k.answersMany() {
+			k.nested(func() { k.reply(icmp.TimestampReplyType, (*icmp.Answer).TimestampReply) })
+		}
 	}
 	k.delivered(0)
 }
 
-// answersEcho tells whether an echo request gets a reply.
-func (k *Walk) answersEcho() bool {
-	if k.Sysctl.Int("net.ipv4.icmp_echo_ignore_all", 0) != 0 {
-		return false
-	}
-	wide := k.dst.Kind == trace.BroadcastRoute || k.dst.Kind == trace.MulticastRoute
-	return !wide || k.Sysctl.Int("net.ipv4.icmp_echo_ignore_broadcasts", 1) == 0
+// answersMany tells whether a request that may have been sent to many gets a reply.
+func (k *Walk) answersMany() bool {
+	return !k.toMany() || k.Sysctl.Int("net.ipv4.icmp_echo_ignore_broadcasts", 1) == 0
 }

@@ -16,7 +16,7 @@ func (k *Walk) leave(l *Local, bound packet.Addr, sent bool) {
 		return
 	}
 	s := socket.Socket{Proto: k.p.Protocol(), Local: bound, LPort: sport, Dev: l.Dev, UID: l.UID,
-		GID: l.GID, GIDKnown: true, Transparent: l.Transparent}
+		GID: l.GID, GIDKnown: true, Transparent: l.Transparent, Mark: l.Mark}
 	switch {
 	case s.Proto == packet.UDP && k.binds(l, bound):
 		k.Sockets.Add(k.World, s)

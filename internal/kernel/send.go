@@ -184,7 +184,8 @@ func (h *host) sendTCP(q *Question, p ipv4) error {
 		return err
 	}
 	spec.local = local
-	fd, err := listing{proto: "tcp", state: "ESTAB", local: local, peer: peer}.connected(spec)
+	fd, err := listing{proto: "tcp", state: "ESTAB", local: local, peer: peer,
+		mark: q.Mark}.connected(spec)
 	if err == nil { // else the peer is one that no connection can have
 		h.kept[q.spec("tcp", p)] = fd
 	}

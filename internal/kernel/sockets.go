@@ -17,6 +17,7 @@ type listing struct {
 	dev          string
 	uid          int
 	transparent  bool
+	mark         uint32
 }
 
 // parseSockets reads the IPv4 sockets of ss. Those of other families are left
@@ -58,6 +59,10 @@ func (l *listing) options(words []string) {
 	for _, w := range words {
 		if uid, ok := strings.CutPrefix(w, "uid:"); ok {
 			l.uid, _ = strconv.Atoi(uid)
+		}
+		if mark, ok := strings.CutPrefix(w, "fwmark:"); ok {
+			n, _ := strconv.ParseUint(mark, 0, 32)
+			l.mark = uint32(n)
 		}
 	}
 	l.transparent = l.transparent || slices.ContainsFunc(words, func(w string) bool {
@@ -198,6 +203,9 @@ func (l listing) open() (int, error) {
 	if l.state == "LISTEN" {
 		err = unix.Listen(fd, 128)
 	}
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(l.mark))
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
@@ -220,6 +228,9 @@ func (l listing) connected(spec socketSpec) (int, error) {
 	}
 	if err == nil {
 		err = unix.Connect(fd, sockaddr4(l.peer))
+	}
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(l.mark))
 	}
 	if err != nil {
 		unix.Close(fd)

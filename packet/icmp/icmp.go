@@ -11,14 +11,16 @@ import (
 
 // Types of ICMP that this package asks about.
 const (
-	EchoReplyType   = 0
-	DestUnreachable = 3
-	SourceQuench    = 4
-	RedirectType    = 5
-	EchoRequest     = 8
-	TimeExceeded    = 11
-	ParamProblem    = 12
-	maxType         = 18
+	EchoReplyType      = 0
+	DestUnreachable    = 3
+	SourceQuench       = 4
+	RedirectType       = 5
+	EchoRequest        = 8
+	TimeExceeded       = 11
+	ParamProblem       = 12
+	Timestamp          = 13
+	TimestampReplyType = 14
+	maxType            = 18
 )
 
 // maxError is the largest ICMP error: what every host must be able to receive.
@@ -97,6 +99,21 @@ func (a *Answer) Error(in []byte, e Message) []byte {
 func (a *Answer) EchoReply(in []byte) []byte {
 	m := append([]byte(nil), in[int(in[0]&0xf)*4:]...)
 	m[0], m[2], m[3] = EchoReplyType, 0, 0
+	binary.BigEndian.PutUint16(m[2:], packet.Fold(packet.Sum16(m, 0)))
+	return a.before(m, header{packet.AddrFrom4(in[12:]), packet.ICMP, in[1], false})
+}
+
+// TimestampReply returns the answer to a timestamp request of at least 12 bytes: when that
+// came in and when this leaves are one, a.Clock. What follows the request's own time is cut.
+//
+// Kernel: net/ipv4/icmp.c, icmp_timestamp, icmp_reply.
+func (a *Answer) TimestampReply(in []byte) []byte {
+	const size, receive, transmit = 20, 12, 16
+	m := make([]byte, size)
+	copy(m[:receive], in[int(in[0]&0xf)*4:])
+	m[0], m[1], m[2], m[3] = TimestampReplyType, 0, 0, 0
+	binary.BigEndian.PutUint32(m[receive:], a.Clock)
+	binary.BigEndian.PutUint32(m[transmit:], a.Clock)
 	binary.BigEndian.PutUint16(m[2:], packet.Fold(packet.Sum16(m, 0)))
 	return a.before(m, header{packet.AddrFrom4(in[12:]), packet.ICMP, in[1], false})
 }

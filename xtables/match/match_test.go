@@ -211,6 +211,8 @@ var cases = []matchCase{
 	}},
 	{ext: "socket", rule: "-m socket --nowildcard", hook: pre, rows: []row{
 		{packetOf{dport: 22}, yes}, {packetOf{dport: 23}, no}}},
+	{ext: "socket", rule: "-m socket --nowildcard --restore-skmark", hook: pre, rows: []row{
+		{packetOf{dport: 22}, yes}, {packetOf{dport: 23}, no}}},
 	{ext: "socket", rule: "-m socket --transparent", hook: pre, rows: []row{{packetOf{dport: 8080}, no}}},
 	{ext: "cpu", rule: "-m cpu --cpu 0", rows: []row{{packetOf{}, no}}},
 	{ext: "cpu", rule: "-m cpu ! --cpu 0", rows: []row{{packetOf{}, yes}}},
@@ -356,7 +358,7 @@ var refused = []string{
 
 // TestRefusedAtBuild holds that what can't be run is an error with its place.
 func TestRefusedAtBuild(t *testing.T) {
-	more := []string{"-m socket --restore-skmark", "-m owner --gid-owner 5 --suppl-groups"}
+	more := []string{"-m owner --gid-owner 5 --suppl-groups"}
 	for _, rule := range append(more, refused...) {
 		chain := "INPUT"
 		if strings.Contains(rule, "owner") {

@@ -25,21 +25,37 @@ func (m *socketMatch) Options(s *xtables.Spec) {
 	s.Flag("restore-skmark", &m.RestoreMark)
 }
 
-// Validate implements xtables.Validator.
-func (m *socketMatch) Validate(*xtables.Build) error {
-	if m.RestoreMark {
-		return unsupported("--restore-skmark", "marks of sockets are not known")
+// Pred implements xtables.Match. Who restores marks changes the packet, and so the rules
+// behind: nothing may be asked out of turn.
+func (m *socketMatch) Pred(b *xtables.Build) field.Pred {
+	reads := []field.ID{field.HasSock, field.Src, field.Dst, field.Proto, field.SrcPort,
+		field.DstPort, field.In}
+	if !m.RestoreMark {
+		return xtables.Derived(func(e *xtables.Env) bool {
+			_, ok := m.find(e)
+			return ok
+		}, reads...)
 	}
-	return nil
+	assume(b, "-m socket --restore-skmark: a socket without fwmark in the sockets file has none")
+	return xtables.Call(m.restores, reads...)
 }
 
-// Pred implements xtables.Match.
-func (m *socketMatch) Pred(*xtables.Build) field.Pred {
-	return xtables.Derived(func(e *xtables.Env) bool {
-		s, ok := socketOf(e)
-		wild := !m.NoWildcard && s.State != socket.Gone && s.Local.IsAny()
-		return ok && !wild && (s.Transparent || !m.Transparent)
-	}, field.HasSock, field.Src, field.Dst, field.Proto, field.SrcPort, field.DstPort, field.In)
+// find tells whether the packet has a socket that is asked for, and which.
+func (m *socketMatch) find(e *xtables.Env) (socket.Socket, bool) {
+	s, ok := socketOf(e)
+	wild := !m.NoWildcard && s.State != socket.Gone && s.Local.IsAny()
+	return s, ok && !wild && (s.Transparent || !m.Transparent)
+}
+
+// restores gives the packet the mark of its socket, unless that is a stub.
+//
+// Kernel: include/net/sock.h, sk_fullsock.
+func (m *socketMatch) restores(e *xtables.Env) bool {
+	s, ok := m.find(e)
+	if ok && s.State != socket.Gone && !s.Request {
+		e.Packet.Mark = s.Mark
+	}
+	return ok
 }
 
 func socketOf(e *xtables.Env) (socket.Socket, bool) {

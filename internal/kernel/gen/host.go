@@ -62,6 +62,7 @@ type service struct {
 	dev         string
 	uid         int
 	transparent bool
+	mark        uint32
 }
 
 func addr(a, b, c, d int) netip.Addr {
@@ -268,8 +269,8 @@ func (h *host) socketsFile() string {
 		if s.dev != "" {
 			local += "%" + s.dev
 		}
-		fmt.Fprintf(&b, "%s %s 0 0 %s:%d 0.0.0.0:* uid:%d ino:1 sk:1 <->\n",
-			s.proto, state, local, s.addr.Port(), s.uid)
+		fmt.Fprintf(&b, "%s %s 0 0 %s:%d 0.0.0.0:* uid:%d ino:1 sk:1 fwmark:0x%x <->\n",
+			s.proto, state, local, s.addr.Port(), s.uid, s.mark)
 		if s.transparent {
 			b.WriteString("\tinet-sockopt: ( transparent)\n")
 		}
@@ -287,6 +288,7 @@ func (g *Gen) drawServices(h *host) {
 		a := one(g, netip.IPv4Unspecified(), pick(g, h.own()), addr(127, 0, 0, 1))
 		s.addr = netip.AddrPortFrom(a, pick(g, ports()))
 		s.transparent = g.chance(15)
+		s.mark = one(g, 0, pick(g, h.marks))
 		if g.chance(40) && a.IsUnspecified() {
 			s.dev = pick(g, h.ifaces).name
 		}

@@ -464,6 +464,9 @@ func addSocket(g *Gen, r *rule) {
 	if g.chance(60) {
 		s += " --nowildcard"
 	}
+	if g.chance(40) {
+		s += " --restore-skmark"
+	}
 	r.say(g.toService, s)
 }
 
