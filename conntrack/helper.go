@@ -52,6 +52,23 @@ func ParseHelper(name string) (Helper, bool) {
 // Supported tells whether the helper's payloads are read here.
 func (h Helper) Supported() bool { return h == NoHelper || h == FTP || h == TFTP }
 
+// Unread is the helper that would read the packet's payload in the kernel, and does not
+// here; NoHelper for none.
+func (t *Tracker) Unread(w *world.World, p *packet.Packet) Helper {
+	f := t.Get(w, p.CT.Flow)
+	if f == nil || f.Helper.Supported() || p.CT.Info == packet.RelatedReply {
+		return NoHelper
+	}
+	header := 8
+	if p.Protocol() == packet.TCP {
+		header = 20
+	}
+	if len(p.L4()) <= header {
+		return NoHelper
+	}
+	return f.Helper
+}
+
 // HelperNAT is what helpers need of NAT.
 type HelperNAT interface {
 	// Follow sets up an expected connection's translation like its master's.

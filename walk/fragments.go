@@ -51,8 +51,7 @@ func (k *Walk) reassemble(user frag.User) trace.Verdict {
 // Kernel: net/ipv4/ip_output.c, ip_fragment.
 func (k *Walk) cut(mtu int) {
 	p := k.p
-	local := p.In == 0 && !k.teeing // of a socket, which leaves DF to the kernel
-	pieces, res := frag.Fragment(p.Clone(), mtu, p.FragMax != 0 || local)
+	pieces, res := frag.Fragment(p.Clone(), mtu, p.FragMax != 0)
 	switch res {
 	case frag.TooBig:
 		k.nested(func() { k.sendICMP(3, 4, uint32(mtu)) })

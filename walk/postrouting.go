@@ -117,6 +117,7 @@ const loopback packet.Dev = 1
 //
 // Kernel: drivers/net/loopback.c, loopback_xmit.
 func (k *Walk) loop() {
+	k.p.Socket = 0 // skb_orphan
 	k.p.PushLink(packet.MAC{}, packet.MAC{})
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})

@@ -1,7 +1,9 @@
 package walk
 
 import (
+	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/route"
 	"github.com/hookpath/hookpath/trace"
@@ -251,6 +253,10 @@ func (k *Walk) track(*stage) trace.Verdict {
 
 // confirm enters a new connection into the table.
 func (k *Walk) confirm(*stage) trace.Verdict {
+	if h := k.Conntrack.Unread(k.World, k.p); h != conntrack.NoHelper {
+		k.Err = &link.UnsupportedError{What: "what the helper " + h.String() + " reads in a payload"}
+		return trace.DropIt
+	}
 	return k.Conntrack.Confirm(k.World, k.Trace, k.p)
 }
 

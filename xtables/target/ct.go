@@ -142,8 +142,6 @@ func (t *ct) helper(r *xtables.Rule) (conntrack.Helper, error) {
 	case !ok || !helps(h, proto):
 		return h, fmt.Errorf("--helper: there is no helper %q for %s", t.Helper.S,
 			xtables.ProtoName(proto))
-	case !h.Supported():
-		return h, unsupported("--helper "+t.Helper.S, "its payloads are not read")
 	}
 	return h, nil
 }

@@ -31,7 +31,7 @@ var samples = map[string][]sample{
 		{"mangle", "FORWARD", "-j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xf0", ""}},
 	"CT": {{"raw", "PREROUTING", "-j CT --zone 3", ""}, {"raw", "PREROUTING", "-j CT --notrack", ""},
 		{"raw", "PREROUTING", "-p tcp -j CT --helper ftp", ""},
-		{"raw", "PREROUTING", "-p udp -j CT --helper amanda", "--helper amanda"},
+		{"raw", "PREROUTING", "-p udp -j CT --helper amanda", ""},
 		{"raw", "PREROUTING", "-p tcp -j CT --timeout x", "--timeout"}},
 	"DNAT": {{"nat", "PREROUTING", "-p tcp -j DNAT --to-destination 10.1.1.1:80", ""}},
 	"DSCP": {{"mangle", "FORWARD", "-j DSCP --set-dscp 0x2a", ""}},

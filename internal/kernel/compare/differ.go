@@ -36,11 +36,15 @@ func (p *pair) differ(k *walk.Walk, a *kernel.Answer) *Diff {
 	return newDiff("connections", got, want)
 }
 
-// agree takes the engine's verdict into steps for which legacy rules tell none: those
-// with an extension's target.
+// agree takes the engine's word into steps for which the kernel's trace tells too
+// little: the verdict of an extension's target in legacy rules, and whether the match or
+// the target dropped where both may.
 func agree(got, want []string) []string {
 	want = slices.Clone(want)
 	for i := range want {
+		if i < len(got) && got[i] == strings.Replace(want[i], " rule ", " hotdrop ", 1) {
+			want[i] = got[i]
+		}
 		if i < len(got) && strings.HasSuffix(want[i], " ?") &&
 			strings.HasPrefix(got[i], strings.TrimSuffix(want[i], "?")) {
 			want[i] = got[i]
@@ -72,6 +76,9 @@ func (p *pair) kernelSteps(steps []kernel.Step) []string {
 func (p *pair) inOrder(events []trace.Event) (out []trace.Event, held []*trace.Rule) {
 	for _, e := range events {
 		first := slices.IndexFunc(held, func(r *trace.Rule) bool { return r.SKB == e.Base().SKB })
+		if _, dice := e.(*trace.Choice); dice {
+			first = -1 // of an answer's route
+		}
 		for n := len(held); first >= 0 && n > first; n = len(held) {
 			out, held = append(out, held[n-1]), held[:n-1]
 		}

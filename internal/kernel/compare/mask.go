@@ -35,8 +35,11 @@ type mask struct {
 func newMask(t *trace.Trace) *mask {
 	m := &mask{answers: map[int]bool{}}
 	for _, e := range t.Events {
-		if l, ok := e.(*trace.LocalOut); ok && l.Parent != 0 {
-			m.answers[l.SKB] = true
+		switch e := e.(type) {
+		case *trace.LocalOut:
+			m.answers[e.SKB] = m.answers[e.SKB] || e.Parent != 0
+		case *trace.Receive: // the host's own copy of an answer
+			m.answers[e.SKB] = m.answers[e.SKB] || m.answers[e.Parent]
 		}
 	}
 	return m
