@@ -96,6 +96,13 @@ func (d *Deps) Note(id ID, bits Value) {
 	}
 }
 
+// Add adds all bits that another answer hung on.
+func (d *Deps) Add(more *Deps) {
+	for id := range more {
+		d[id] = d[id].Or(more[id])
+	}
+}
+
 // begun are the fields of a packet from which a new connection has CtProto and what
 // follows.
 var begun = [...]ID{Proto, Src, Dst, Dst, Src, SrcPort, DstPort, DstPort, SrcPort}

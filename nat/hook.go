@@ -92,10 +92,31 @@ func (h *pass) ask(rules func() trace.Verdict) trace.Verdict {
 			return v
 		}
 		if h.n.t.Ref(h.w, h.p.CT.Flow).Is(h.m.done()) {
+			h.noteMapped()
 			return trace.Accept
 		}
 	}
 	return h.n.NullBinding(h.w, h.p.CT.Flow, h.m)
+}
+
+// noteMapped notes that what a connection is mapped to is not what it had, or that it is:
+// then it does not count as translated.
+func (h *pass) noteMapped() {
+	if !h.tr.On() {
+		return
+	}
+	to, _ := h.n.t.Ref(h.w, h.p.CT.Flow).Tuples[conntrack.Reply].Invert()
+	id, port, was, now := field.Src, field.SrcPort, h.p.Src(), to.Src
+	if h.m == Dst {
+		id, port, was, now = field.Dst, field.DstPort, h.p.Dst(), to.Dst
+	}
+	v := field.AddrValue(now)
+	same := field.Ranges(field.Range{Lo: v, Hi: v})
+	h.tr.Notes().Note(id, same.Looked(field.AddrValue(was), id.Bits()))
+	if was == now {
+		h.tr.Notes().Note(port, field.Ones(port.Bits()))
+		h.tr.Notes().Note(field.ICMPID, field.Ones(field.ICMPID.Bits()))
+	}
 }
 
 // noteOthers notes that the mapping hung on who else there is: where the port that the

@@ -43,28 +43,41 @@ type view struct {
 // answering is the view of an answer to a packet that is seen so.
 func (v view) answering() view { return view{true, !v.swapped} }
 
-// seen runs f, which walks a packet of another view, and translates what that packet's
-// way hung on.
+// seen runs f, which walks a packet that the present one sees so, and translates what
+// that packet's way hung on.
 func (k *Walk) seen(v view, f func()) {
-	if k.Trace == nil || v == (view{}) {
+	k.seenAs(view{k.view.answer || v.answer, k.view.swapped != v.swapped}, f)
+}
+
+// seenAs is seen for a packet whose view is of the question's packet: one that waited, and
+// may find any other at work.
+func (k *Walk) seenAs(v view, f func()) {
+	if k.Trace == nil || v == k.view {
 		f()
 		return
 	}
 	own, was := k.Trace.Deps, k.view
-	k.Trace.Deps, k.view = field.Deps{}, view{was.answer || v.answer, was.swapped != v.swapped}
+	k.Trace.Deps, k.view = field.Deps{}, v
 	f()
 	got := k.Trace.Deps
 	k.Trace.Deps, k.view = own, was
 	for id := range got {
 		if to := v.field(field.ID(id)); to != field.None {
-			k.Trace.Deps.Note(to, v.bits(to, got[id]))
+			k.settled.Note(to, v.bits(to, got[id]))
 		}
+	}
+	if was == (view{}) {
+		k.Trace.Deps.Add(&k.settled)
+		k.settled = field.Deps{}
 	}
 }
 
 // field is the field of the other packet that one of an answer comes from, None for what
 // the kernel chose.
 func (v view) field(id field.ID) field.ID {
+	if v == (view{}) {
+		return id
+	}
 	switch id {
 	case field.In, field.Out, field.PhysIn, field.PhysOut, field.MACSrc, field.MACDst,
 		field.EtherType, field.PktType, field.InGroup, field.OutGroup, field.Proto, field.TTL,
@@ -111,9 +124,7 @@ func (k *Walk) lookup(f *route.Flow) route.Decision {
 	}
 	var quiet trace.Trace
 	d := k.Routes.Output(k.World, &quiet, f)
-	for id := range quiet.Deps {
-		k.Trace.Deps.Note(field.ID(id), quiet.Deps[id])
-	}
+	k.Trace.Deps.Add(&quiet.Deps)
 	return d
 }
 

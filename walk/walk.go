@@ -38,7 +38,9 @@ type Walk struct {
 	hook     trace.Hook
 	narrowed map[field.ID][]narrowing
 	view     view
-	teeing   bool // the present packet is a copy: it is not copied again
+	// settled is what was noted of packets of other views, in the question's fields.
+	settled field.Deps
+	teeing  bool // the present packet is a copy: it is not copied again
 	// process tells that a program's system call is running, and not the softirq.
 	process bool
 	// inICMP tells that the kernel's ICMP socket is sending.
@@ -235,7 +237,7 @@ func (k *Walk) drain() {
 			continue
 		}
 		k.dst, k.hasDst = q.dst, q.hasDst
-		k.seen(q.view, func() { k.receive(q.dev, q.p, q.parent) })
+		k.seenAs(q.view, func() { k.receive(q.dev, q.p, q.parent) })
 	}
 }
 

@@ -189,7 +189,8 @@ func (tw *twin) payload() {
 func (tw *twin) longer() {
 	old := uint64(len(tw.ip))
 	want := tw.mix(field.Len, old, old+uint64([]int{1, 7, 40, 300, 1200, 1500}[tw.IntN(6)]))
-	if tw.fixed() || tw.fragment() || want <= old || want > 4000 || !plain(tw.ip[9]) {
+	if tw.fixed() || tw.fragment() || want <= old || want > 4000 || !plain(tw.ip[9]) ||
+		len(tw.l4()) < tw.headers() {
 		return
 	}
 	tw.ip = append(tw.ip, make([]byte, want-old)...)
@@ -244,8 +245,9 @@ func (tw *twin) link() {
 	}
 }
 
+// protocol changes it, but not under a socket, which has its own.
 func (tw *twin) protocol() {
-	if tw.fixed() || tw.fragment() {
+	if tw.fixed() || tw.fragment() || tw.q.Out && tw.q.Socket != "raw" {
 		return
 	}
 	drawn := []uint64{1, 6, 17, 47, 132, 253}[tw.IntN(6)]
