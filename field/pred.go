@@ -89,6 +89,7 @@ func (d *Deps) Note(id ID, bits Value) {
 	}
 	if id == CtStatus || id == CtExpire { // the packet itself moves its connection on
 		d[TCPFlags] = Ones(TCPFlags.Bits())
+		d[Bytes] = U(1) // sequence numbers
 	}
 	if id >= CtProto && id <= CtReplDPort {
 		from := begun[id-CtProto]
@@ -263,6 +264,7 @@ type Softer interface {
 }
 
 func (p *Pred) soft(s Source) Result {
+	s.Deps().Note(Len, Ones(Len.Bits())) // how much of the header is there
 	if r, ok := s.(Softer); ok {
 		if v, ok := r.SoftField(p.ID); ok {
 			return result(p.Set.Holds(v))

@@ -44,6 +44,9 @@ func (o *output) fail(err Errno, why trace.Why) {
 func (o *output) run() {
 	o.fl.Src, o.fl.Dst = or4(o.fl.Src), or4(o.fl.Dst)
 	o.fl.deps.Note(field.Dst, martianBits(o.fl.Dst))
+	if isMulticast(o.fl.Dst) { // joined or not
+		o.fl.deps.Note(field.Dst, field.Ones(128))
+	}
 	if !o.fl.Src.IsAny() && o.checkSource() {
 		return
 	}

@@ -14,6 +14,7 @@ func (k *Walk) postrouting() {
 	k.p.Out = k.dst.Out
 	if k.loopsBack() {
 		k.nested(k.copyToSelf)
+		k.needs(field.TTL)
 		if k.dst.Kind == trace.MulticastRoute && k.p.TTL() == 0 {
 			k.drop("NOT_SPECIFIED", "ttl")
 			return

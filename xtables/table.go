@@ -311,6 +311,9 @@ func (r *run) matched(rl *rule, i int) (trace.Verdict, bool) {
 	}
 	if rl.target != nil {
 		v = rl.target.Do(r.e)
+		if v == trace.DropIt { // many drop what is too short for them
+			r.e.Deps().Note(field.Len, field.Ones(field.Len.Bits()))
+		}
 		if ev != nil {
 			ev.Verdict, ev.Packet = v, trace.SnapOf(r.e.Packet)
 		}

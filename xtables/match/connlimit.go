@@ -101,7 +101,7 @@ func (m *connlimit) Pred(b *xtables.Build) field.Pred {
 			return field.Drop
 		}
 		return result(uint64(n) > m.Limit.n == m.Above)
-	}, id, field.CtState, field.TCPFlags) // a connection that the packet ends does not count
+	}, id, field.CtState, field.TCPFlags, field.Bytes) // one that the packet ends does not count
 }
 
 // counting is one packet at a counter.

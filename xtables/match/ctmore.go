@@ -90,12 +90,14 @@ func (m *connbytes) Pred(b *xtables.Build) field.Pred {
 	}, m.reads()...)
 }
 
+// reads: the present packet counts too, but a segment that tracking passes over by its
+// numbers does not.
 func (m *connbytes) reads() []field.ID {
 	const packets = 0
 	if m.Mode.N == packets {
-		return []field.ID{field.CtState}
+		return []field.ID{field.CtState, field.TCPFlags, field.Bytes}
 	}
-	return []field.ID{field.CtState, field.Len}
+	return []field.ID{field.CtState, field.TCPFlags, field.Bytes, field.Len}
 }
 
 func (m *connbytes) count(f *ct.Flow) uint64 {

@@ -122,6 +122,7 @@ func (t *tcpmss) Do(e *xtables.Env) trace.Verdict {
 		return trace.DropIt
 	}
 	e.Deps().Note(field.TCPMSS, field.Ones(16))
+	e.Deps().Note(field.Len, field.Ones(field.Len.Bits()))
 	mss, ok := t.mss(e)
 	if !ok {
 		return trace.DropIt
@@ -144,6 +145,7 @@ func (t *tcpmss) mss(e *xtables.Env) (uint16, bool) {
 	if !t.Clamp {
 		return uint16(t.MSS.N), true
 	}
+	e.Deps().Note(field.Src, field.Ones(128))
 	mtu := min(e.MTU, e.ReverseMTU(e.Packet), largest)
 	return uint16(mtu - headers), mtu > headers
 }

@@ -102,7 +102,8 @@ func (t *tproxy) Do(e *xtables.Env) trace.Verdict {
 	if !ok || len(p.L4()) < 8 {
 		return trace.DropIt
 	}
-	for _, id := range [...]field.ID{field.Src, field.Dst, field.SrcPort, field.DstPort, field.In} {
+	for _, id := range [...]field.ID{field.Src, field.Dst, field.SrcPort, field.DstPort, field.In,
+		field.TCPFlags} {
 		e.Deps().Note(id, field.Ones(id.Bits()))
 	}
 	to := end{p.Dst(), dport}
