@@ -11,6 +11,7 @@ import (
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
 )
 
 // Numbers of the tables that every host has.
@@ -167,5 +168,6 @@ type Config struct {
 	Sysctl   link.Sysctl
 	Kernel   string // 6.18.1; empty is 6.18
 	Open     bool
-	Names    *Names // nil are iproute2's defaults
+	Names    *Names        // nil are iproute2's defaults
+	Schema   *world.Schema // for what ICMP errors tell; nil remembers nothing
 }

@@ -51,8 +51,9 @@ type Decision struct {
 	Out       packet.Dev
 	Gateway   packet.Addr // zero: on link
 	Source    packet.Addr
-	MTU       int
+	MTU       int // of the route, else of the device
 	MTULocked bool
+	PMTU      int // what an ICMP error told, zero for nothing
 	Realm     uint32
 	Table     uint32
 	Index     int // of the route, -1 for none
@@ -65,6 +66,18 @@ type Decision struct {
 	ICMPType, ICMPCode uint8
 	DoRedirect         bool
 	Check              trace.SourceCheck // on input
+
+	expires int64 // of PMTU
+}
+
+// PathMTU is the largest packet that goes the whole way, as far as that is known.
+//
+// Kernel: net/ipv4/route.c, ipv4_mtu.
+func (d *Decision) PathMTU() int {
+	if d.PMTU != 0 {
+		return d.PMTU
+	}
+	return d.MTU
 }
 
 // Nexthop is the address whose MAC address the frame gets.

@@ -11,6 +11,7 @@ import (
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/world"
 )
 
 // FIB is a host's routing: rules, tables, routes. It does not change once it is
@@ -36,6 +37,8 @@ type FIB struct {
 	bcAll       bool // conf.all.bc_forwarding
 	version     int  // 6018 for 6.18
 	assumed     []string
+	exceptions  exceptions
+	remembers   bool
 }
 
 // hop is one way on of an alias.
@@ -93,6 +96,10 @@ func New(c Config) (*FIB, error) {
 		return nil, err
 	}
 	f.settings()
+	if c.Schema != nil {
+		f.remembers = true
+		f.exceptions = world.Add(c.Schema, world.NewTable[exceptionKey, exception])
+	}
 	return f, nil
 }
 

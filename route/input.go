@@ -331,6 +331,10 @@ func (f *FIB) forward(rec record, a *Arrival, in *link.Link, d Decision,
 		return d.drop(v.err, reason, why)
 	}
 	f.via(&d, &r, v.itag)
+	if f.learned(rec.w) {
+		rec.note(field.Dst, field.Ones(128))
+		f.except(rec.w, &d, &r, a.Dst)
+	}
 	same := d.Out == in.Index
 	if a.ARP && same && !in.Conf.ProxyARPPVLAN {
 		return d.drop(EINVAL, ReasonNone, WhyMartianDestination)

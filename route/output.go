@@ -266,6 +266,10 @@ func (o *output) make() {
 		o.d.Kind == trace.MulticastRoute && o.f.links.Joined(o.dev, o.fl.Dst)
 	if useRoute {
 		o.f.via(&o.d, &o.r, 0)
+		if o.f.learned(o.w) {
+			o.fl.deps.Note(field.Dst, field.Ones(128))
+			o.f.except(o.w, &o.d, &o.r, o.fl.Dst)
+		}
 		if o.d.Kind == trace.Local {
 			o.d.Gateway = packet.Addr{}
 		}

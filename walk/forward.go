@@ -28,9 +28,10 @@ func (k *Walk) forward() {
 		return
 	}
 	k.p.Flags |= packet.Forwarded
-	k.needsRoom(k.mtu())
-	if frag.Exceeds(k.p, k.mtu()) {
-		k.nested(func() { k.sendICMP(3, 4, uint32(k.mtu())) })
+	room := k.roomAhead()
+	k.needsRoom(room)
+	if frag.Exceeds(k.p, room) {
+		k.nested(func() { k.sendICMP(3, 4, uint32(room)) })
 		k.drop("PKT_TOO_BIG", "mtu")
 		return
 	}

@@ -111,7 +111,7 @@ func (h *Host) buildRooms(cfg *Config) (err error) {
 	if h.Links, err = link.New(cfg.Links); err != nil {
 		return fmt.Errorf("links: %w", err)
 	}
-	cfg.Routes.Links = h.Links
+	cfg.Routes.Links, cfg.Routes.Schema = h.Links, h.schema
 	cfg.Routes.Sysctl = cfg.Sysctl
 	cfg.Routes.Kernel = fmt.Sprintf("%d.%d", h.Kernel.Major, h.Kernel.Minor)
 	if h.Routes, err = route.New(cfg.Routes); err != nil {

@@ -210,6 +210,8 @@ func (k *Walk) icmpReceive() {
 		if len(l4) >= 12 && k.answersMany() {
 			k.nested(func() { k.reply(icmp.TimestampReplyType, (*icmp.Answer).TimestampReply) })
 		}
+	case icmp.DestUnreachable, icmp.RedirectType:
+		k.learnOfWay(l4)
 	}
 	k.delivered(0)
 }

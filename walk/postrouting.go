@@ -30,7 +30,7 @@ func (k *Walk) postrouting() {
 //
 // Kernel: net/ipv4/ip_output.c, __ip_finish_output.
 func (k *Walk) finishOutput() {
-	mtu := k.mtu()
+	mtu := k.roomAhead()
 	k.needsRoom(mtu)
 	if frag.Needed(k.p, mtu) {
 		k.cut(mtu)

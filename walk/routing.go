@@ -121,9 +121,23 @@ func (k *Walk) reroute() bool {
 // mtu is the largest packet that the present route carries.
 func (k *Walk) mtu() int { return k.mtuOf(&k.dst) }
 
+// roomAhead is mtu for the present packet, which is forwarded or not: what ICMP errors told
+// is not for what others send, unless that is set or the size was below the least.
+//
+// Kernel: include/net/ip.h, ip_dst_mtu_maybe_forward.
+func (k *Walk) roomAhead() int {
+	own := k.p.Flags&packet.Forwarded == 0 || k.dst.MTULocked
+	if own || k.Sysctl.Int("net.ipv4.ip_forward_use_pmtu", 0) != 0 {
+		return k.mtu()
+	}
+	d := k.dst
+	d.PMTU = 0
+	return k.mtuOf(&d)
+}
+
 func (k *Walk) mtuOf(d *route.Decision) int {
-	if d.MTU != 0 {
-		return d.MTU
+	if mtu := d.PathMTU(); mtu != 0 {
+		return mtu
 	}
 	if l := k.Links.ByIndex(d.Out); l != nil {
 		return l.MTU

@@ -104,6 +104,9 @@ func (st *State) together() *State {
 // In returns the slot's cell in a state, for reading and writing.
 func (s Slot[T]) In(st *State) T { return st.cell(s.n - 1).(T) }
 
+// Look returns the slot's cell in a state for reading alone: nothing is copied for it.
+func (s Slot[T]) Look(st *State) T { return st.frozen(s.n - 1).(T) }
+
 func (st *State) cell(n int) Cell {
 	if st.root != nil {
 		return st.root[n]

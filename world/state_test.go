@@ -136,3 +136,19 @@ func TestSame(t *testing.T) {
 		}
 	}
 }
+
+// TestLook holds that looking sees what was written, in the state or before it.
+func TestLook(t *testing.T) {
+	var s Schema
+	slot := Add(&s, NewTable[int, int])
+	first := s.NewState()
+	slot.In(first).Put(1, 2)
+	second := first.Fork()
+	if got := slot.Look(second).Len(); got != 1 {
+		t.Errorf("%d entries before the fork was written to", got)
+	}
+	slot.In(second).Put(2, 3)
+	if a, b := slot.Look(first).Len(), slot.Look(second).Len(); a != 1 || b != 2 {
+		t.Errorf("%d entries in the first state, %d in the second", a, b)
+	}
+}
