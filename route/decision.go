@@ -47,8 +47,11 @@ type Decision struct {
 	Kind trace.RouteKind
 	// Local tells that this host gets the packet, on output besides sending it
 	// where Kind is MulticastRoute or BroadcastRoute.
-	Local     bool
-	Out       packet.Dev
+	Local bool
+	Out   packet.Dev
+	// In is the device that sockets see a packet come in by that goes over lo (rt_iif):
+	// the one that its destination belongs to. Zero is the device itself.
+	In        packet.Dev
 	Gateway   packet.Addr // zero: on link
 	Source    packet.Addr
 	MTU       int // of the route, else of the device

@@ -194,7 +194,7 @@ func (o *output) deliver() {
 			o.fl.Src = o.r.a.src
 		}
 	}
-	o.dev = link.Loopback
+	o.dev, o.d.In = link.Loopback, o.r.hop.dev
 	if m := o.f.links.L3Master(o.r.hop.dev); m != 0 {
 		o.dev = m
 	}

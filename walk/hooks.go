@@ -27,7 +27,7 @@ var (
 		{-300, "raw", nil, true, (*Walk).table},
 		{-200, "conntrack", conntrackInUse, false, (*Walk).track},
 		{-150, "mangle", nil, true, (*Walk).table},
-		{-100, "nat", natInUse, true, (*Walk).nat},
+		{-100, "nat", natInUse, true, (*Walk).natPrerouting},
 	}
 	input = []station{
 		{-150, "mangle", nil, true, (*Walk).table},

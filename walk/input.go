@@ -72,24 +72,34 @@ func (k *Walk) receiver() uint32 {
 	sport, dport, _ := k.p.Ports()
 	k.needsSocket(proto, dport)
 	if k.toMany() && (proto == packet.UDP || proto == packet.UDPLite) {
-		all := k.Sockets.Multicast(k.World, proto, src, sport, dst, dport, k.p.In)
+		all := k.Sockets.Multicast(k.World, proto, src, sport, dst, dport, k.inDevice())
 		if len(all) == 0 {
 			return 0
 		}
 		return all[0].ID
 	}
-	s, ok := k.Sockets.Lookup(k.World, proto, src, sport, dst, dport, k.p.In)
+	s, ok := k.Sockets.Lookup(k.World, proto, src, sport, dst, dport, k.inDevice())
 	if !ok {
 		return 0
 	}
 	return s.ID
 }
 
+// inDevice is the device that sockets are bound to where they take the packet.
+//
+// Kernel: include/net/route.h, inet_iif.
+func (k *Walk) inDevice() packet.Dev {
+	if k.hasDst && k.dst.In != 0 {
+		return k.dst.In
+	}
+	return k.p.In
+}
+
 // noProtocol ends a packet of a protocol that only raw sockets may know.
 //
 // Kernel: net/ipv4/ip_input.c, ip_protocol_deliver_rcu.
 func (k *Walk) noProtocol(proto uint8) {
-	raw := k.Sockets.Raw(k.World, proto, k.p.Src(), k.p.Dst(), k.p.In)
+	raw := k.Sockets.Raw(k.World, proto, k.p.Src(), k.p.Dst(), k.inDevice())
 	if len(raw) > 0 {
 		k.delivered(raw[0].ID)
 		return

@@ -43,6 +43,8 @@ type Walk struct {
 	teeing  bool // the present packet is a copy: it is not copied again
 	// process tells that a program's system call is running, and not the softirq.
 	process bool
+	// tables are the legacy tables being asked, which hold the softirq back.
+	tables int
 	// inICMP tells that the kernel's ICMP socket is sending.
 	inICMP bool
 
@@ -218,7 +220,7 @@ func (k *Walk) drop(reason trace.Reason, why trace.Why) {
 //
 // Kernel: kernel/softirq.c, __local_bh_enable_ip.
 func (k *Walk) softirq() {
-	if !k.process || k.inICMP || k.teeing || len(k.queue) == 0 {
+	if !k.process || k.inICMP || k.teeing || k.tables > 0 || len(k.queue) == 0 {
 		return
 	}
 	k.process = false
@@ -245,7 +247,14 @@ func (k *Walk) drain() {
 func (k *Walk) table(st *stage) trace.Verdict {
 	k.env.Packet, k.env.Hook = k.p, k.hook
 	k.env.Nexthop, k.env.MTU = k.dst.Nexthop(k.p.Dst()), k.mtu()
-	return st.program.Run(&k.env)
+	if st.program.Backend == xtables.NFT {
+		return st.program.Run(&k.env)
+	}
+	k.tables++ // ipt_do_table disables bottom halves
+	v := st.program.Run(&k.env)
+	k.tables--
+	k.softirq()
+	return v
 }
 
 // track gives the packet its connection.
@@ -260,6 +269,19 @@ func (k *Walk) confirm(*stage) trace.Verdict {
 		return trace.DropIt
 	}
 	return k.Conntrack.Confirm(k.World, k.Trace, k.p)
+}
+
+// natPrerouting translates the packet, which loses the route that it kept over lo when
+// its destination changes.
+//
+// Kernel: net/netfilter/nf_nat_proto.c, nf_nat_ipv4_pre_routing.
+func (k *Walk) natPrerouting(st *stage) trace.Verdict {
+	dst := k.p.Dst()
+	v := k.nat(st)
+	if v == trace.Accept && k.p.Dst() != dst {
+		k.hasDst = false
+	}
+	return v
 }
 
 // nat translates the packet, asking the nat table for a new connection.

@@ -221,8 +221,10 @@ func withoutLoopback(addrs []ipAddr) []ipAddr {
 	return addrs
 }
 
-// configure writes the sysctl file.
-func (h *host) configure(context.Context) error {
+// configure writes the sysctl file. Then an address comes and goes: routes keep the source
+// that was chosen when they were made until then (nhc_saddr_genid), and it hangs on
+// route_localnet.
+func (h *host) configure(ctx context.Context) error {
 	all, err := parseSysctl(h.Files["sysctl"])
 	if err != nil {
 		return fmt.Errorf("%s/%w", h.Name, err)
@@ -231,7 +233,9 @@ func (h *host) configure(context.Context) error {
 	if err := writeSysctls(all); err != nil {
 		return fmt.Errorf("%s/%w", h.Name, err)
 	}
-	return nil
+	const passing = "addr add 127.77.77.77/32 dev lo\naddr del 127.77.77.77/32 dev lo\n"
+	_, err = tool(ctx, passing, "ip", "-batch", "-")
+	return err
 }
 
 // rulesFile is the iptables-save text, with the back end that loads it.

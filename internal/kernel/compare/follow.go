@@ -41,11 +41,11 @@ func (f *follower) answer(c *world.Choice) (int, bool) {
 	if c.Key.What != world.ChoiceStatistic {
 		return 0, false
 	}
-	f.followed++
 	prog, ref := f.pair.ruleOf(int(c.Key.A))
-	if prog == nil {
-		return 0, false
+	if prog == nil || prog.Backend == xtables.NFT && sends(prog.Text(ref)) {
+		return 0, false // nf_tables tells of what was sent before it tells of the rule
 	}
+	f.followed++
 	matched := false
 	if at := f.told(int(c.Key.B >> 16)); at < len(f.steps) {
 		s := &f.steps[at]
@@ -56,6 +56,11 @@ func (f *follower) answer(c *world.Choice) (int, bool) {
 		return hit, true
 	}
 	return miss, true
+}
+
+// sends tells the rules whose target sends a packet.
+func sends(rule string) bool {
+	return strings.Contains(rule, "-j TEE") || strings.Contains(rule, "-j REJECT")
 }
 
 // ruleOf is the rule of a dense number, nil where it is not a rule's.

@@ -34,13 +34,20 @@ type mask struct {
 
 func newMask(t *trace.Trace) *mask {
 	m := &mask{answers: map[int]bool{}}
+	pieces, top := false, 0
 	for _, e := range t.Events {
+		skb := e.Base().SKB
 		switch e := e.(type) {
+		case *trace.Fragment:
+			pieces = m.answers[skb]
+		case *trace.Neigh, *trace.Transmit: // a piece has a number of its own
+			m.answers[skb] = m.answers[skb] || pieces && skb > top
 		case *trace.LocalOut:
 			m.answers[e.SKB] = m.answers[e.SKB] || e.Parent != 0
 		case *trace.Receive: // the host's own copy of an answer
 			m.answers[e.SKB] = m.answers[e.SKB] || m.answers[e.Parent]
 		}
+		top = max(top, skb)
 	}
 	return m
 }
