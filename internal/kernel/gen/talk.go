@@ -125,7 +125,7 @@ func (g *Gen) answer(t *talk) (kernel.Question, *talk) {
 		return g.question(g.draft()), nil
 	}
 	if g.chance(12) {
-		return g.wrap(t, g.icmpError(b)), t
+		return g.wrap(t, g.icmpError(b, t.dev)), t
 	}
 	swap4(b[12:16], b[16:20])
 	b[8] = 64
@@ -195,7 +195,7 @@ func (g *Gen) answerSCTP(b []byte, n int) []byte {
 }
 
 // icmpError is an error about packet b, from its receiver or from a router.
-func (g *Gen) icmpError(b []byte) []byte {
+func (g *Gen) icmpError(b []byte, dev string) []byte {
 	src, _ := netip.AddrFromSlice(b[16:20])
 	if g.chance(40) {
 		src = g.within(pick(g, remotes()))
@@ -211,10 +211,24 @@ func (g *Gen) icmpError(b []byte) []byte {
 		payload: string(quote)}
 	p := d.packet()
 	p[20+4], p[20+5], p[20+6], p[20+7] = 0, 0, 0, 0
-	if kind == [2]uint8{3, 4} {
-		binary.BigEndian.PutUint16(p[20+6:], 1200)
+	switch {
+	case kind == [2]uint8{3, 4}:
+		binary.BigEndian.PutUint16(p[20+6:], one(g, uint16(1200), 700, 90))
+	case kind[0] == 5 && g.chance(70):
+		g.redirect(p, dev)
 	}
 	return finish(p)
+}
+
+// redirect has a router beside the device name another one.
+func (g *Gen) redirect(p []byte, dev string) {
+	f := g.host.iface(dev)
+	if f == nil {
+		return
+	}
+	from, to := pick(g, f.neighs[:3]).As4(), pick(g, f.neighs).As4()
+	copy(p[12:], from[:])
+	copy(p[20+4:], to[:])
 }
 
 // wrap makes packet b a question of the talk's other end: a frame into the
