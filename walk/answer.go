@@ -14,7 +14,7 @@ import (
 //
 // Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_unreach.
 func (k *Walk) SendUnreachable(_ *xtables.Env, typ, code uint8) {
-	k.needs(field.FragOff)
+	k.needs(field.FragOff, field.Proto)
 	if k.p.FragOff() != 0 || !k.p.SumValid && !k.transportSumOK() {
 		return
 	}
@@ -30,7 +30,7 @@ func (k *Walk) transportSumOK() bool { return icmp.RejectSumOK(k.p, !k.Kernel.Be
 // Kernel: net/ipv4/netfilter/nf_reject_ipv4.c, nf_send_reset.
 func (k *Walk) SendReset(*xtables.Env) {
 	l4 := k.p.L4()
-	k.needs(field.FragOff, field.TCPFlags)
+	k.needs(field.FragOff, field.Proto, field.TCPFlags)
 	// A packet that is forwarded is looked at again (skb_forward_csum).
 	seen := k.p.SumValid && k.hook == trace.Input
 	if k.p.FragOff() != 0 || len(l4) < 20 || !seen && !k.transportSumOK() || k.toMany() {
