@@ -124,6 +124,9 @@ func (f *Flow) fold(to *field.Deps, r role) {
 	for i, id := range forward {
 		to.Note(names[i], f.deps[id])
 	}
+	if !f.deps[field.SrcPort].Or(f.deps[field.DstPort]).IsZero() { // who has ports at all
+		to.Note(field.Proto, field.Ones(field.Proto.Bits()))
+	}
 	if r != asReverse {
 		to.Note(field.Mark, f.deps[field.Mark])
 	}

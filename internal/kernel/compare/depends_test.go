@@ -161,7 +161,7 @@ func (d *depends) ask(t *testing.T, c *dependsCount, changes int) {
 		switch {
 		case diff == "":
 			c.same++
-		case d.otherQuestion(before, k, kk, &q, &twin):
+		case d.otherQuestion(before, k, kk):
 			c.other++
 		default:
 			t.Fatal(d.story(k, &q, &twin, diff))

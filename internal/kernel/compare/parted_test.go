@@ -3,7 +3,6 @@ package compare
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
@@ -70,14 +69,20 @@ func steps(k *walk.Walk) []string {
 	return out
 }
 
-// asksICMP tells whether the question's packet is ICMP: copies and replies have its code.
-func asksICMP(k *walk.Walk) bool {
+// asked is the question's packet as it began, its source filled in.
+func asked(k *walk.Walk) *trace.Snap {
 	for _, e := range k.Trace.Events {
 		if s := e.Base().Packet; s != nil && e.Base().SKB == 1 {
-			return s.Proto == packet.ICMP
+			return s
 		}
 	}
-	return false
+	return nil
+}
+
+// asksICMP tells whether the question's packet is ICMP: copies and replies have its code.
+func asksICMP(k *walk.Walk) bool {
+	s := asked(k)
+	return s != nil && s.Proto == packet.ICMP
 }
 
 // answerKind says what a packet of the kernel's own is.
@@ -168,34 +173,45 @@ func headerChanges(was, now []byte) []change {
 
 // otherQuestion tells whether a changed packet disagrees in a field that only the walk
 // finds out: its relation to the connections that there are.
-func (d *depends) otherQuestion(before *world.State, a, b *walk.Walk, qa, qb *kernel.Question) bool {
+func (d *depends) otherQuestion(before *world.State, a, b *walk.Walk) bool {
 	if a.Trace.Deps[field.CtState].IsZero() {
 		return false
 	}
-	return !slices.Equal(relations(a), relations(b)) || d.meets(before, qb) && !d.meets(before, qa)
+	return d.relation(before, a) != d.relation(before, b) || d.meets(before, a, b)
 }
 
-// relations are what conntrack said of each packet, in order.
-func relations(k *walk.Walk) (out []trace.CTState) {
+// relation is what conntrack first said of a question's packet.
+type relation struct {
+	state trace.CTState
+	known packet.FlowID // the connection, where it was there before
+}
+
+func (d *depends) relation(before *world.State, k *walk.Walk) (r relation) {
 	for _, e := range k.Trace.Events {
-		if c, ok := e.(*trace.Conntrack); ok && !c.Confirmed && c.SKB == 1 {
-			return []trace.CTState{c.State}
+		c, ok := e.(*trace.Conntrack)
+		if !ok || c.SKB != 1 {
+			continue
 		}
+		r.state = c.State
+		if f := d.host.Conntrack.Get(d.host.NewWorld(before.Fork()), c.Flow); f != nil {
+			r.known = c.Flow
+		}
+		return r
 	}
-	return nil
+	return r
 }
 
-// meets tells whether a packet shares an end with a connection: a mapping that it
-// might get can then be taken.
-func (d *depends) meets(st *world.State, q *kernel.Question) bool {
-	p, ok := packet.FromIP(slices.Clone(ipOf(q)))
-	if !ok {
+// meets tells whether a changed packet shares an end with a connection that the other one
+// does not share: a mapping that it might get can then be taken.
+func (d *depends) meets(before *world.State, a, b *walk.Walk) bool {
+	p, q := asked(a), asked(b)
+	if p == nil || q == nil {
 		return false
 	}
-	sport, dport, _ := p.Ports()
-	for f := range d.host.Conntrack.All(d.host.NewWorld(st)) {
+	for f := range d.host.Conntrack.All(d.host.NewWorld(before.Fork())) {
 		for _, tu := range f.Tuples {
-			if tu.Proto == p.Protocol() && (sharesEnd(tu, p.Src(), sport) || sharesEnd(tu, p.Dst(), dport)) {
+			if tu.Proto == q.Proto && (sharesEnd(tu, q.Src, q.SPort) && !sharesEnd(tu, p.Src, p.SPort) ||
+				sharesEnd(tu, q.Dst, q.DPort) && !sharesEnd(tu, p.Dst, p.DPort)) {
 				return true
 			}
 		}
