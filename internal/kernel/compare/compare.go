@@ -281,7 +281,7 @@ func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 		out = append(out, src)
 	}
 	if len(dst) > 0 {
-		out = append(out, dst)
+		out = append(out, dst, append(slices.Clone(dst), src...))
 	}
 	for _, b := range a.Delivered {
 		out = append(out, packetPorts(b)...)
