@@ -115,8 +115,15 @@ func (c *choice) draw(key *uint16, s span, off *uint32) bool {
 }
 
 // leaveOpen keeps the port from before the mapping in the place of one that was drawn,
-// or the next that would do where another connection has that one.
+// or the next that would do where another connection has that one. Where others have all
+// ports, the last one is taken, and the connection clashes when it is confirmed.
 func (c *choice) leaveOpen(key *uint16, s span) {
+	if before := *key; s.size <= maxAttempts {
+		if !c.search(key, s, 0, s.size) {
+			return
+		}
+		*key = before
+	}
 	c.free = true
 	ports := conntrack.Ports{Min: uint16(s.min), Max: uint16(s.min + s.size - 1)}
 	if c.m == Src || isICMP(c.to.Proto) {

@@ -219,6 +219,9 @@ func socketWords(s *socket.Socket) string {
 // choiceKey names a choice.
 func choiceKey(k world.Key) string {
 	text := fmt.Sprintf("%s:%d:%d", k.What, k.A, k.B)
+	if k.Turn > 0 {
+		text += fmt.Sprintf(":%d", k.Turn)
+	}
 	if k.Host != 0 {
 		text += fmt.Sprintf("@%d", k.Host)
 	}

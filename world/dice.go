@@ -25,11 +25,13 @@ func (w What) String() string {
 
 // Key names a choice on a path: the same key gives the same answer again. A and B
 // mean what the room that asks likes, say a rule's number and a hash. Host is filled in
-// by the dice.
+// by the dice, and Turn where each asking is a roll of its own: how often it was asked
+// before.
 type Key struct {
 	What What
 	Host int
 	A, B uint64
+	Turn int
 }
 
 // Choice is one question to the dice. Weights are relative; nil weighs all N the
@@ -39,6 +41,8 @@ type Choice struct {
 	N       int
 	Weights []uint64
 	Values  func(i int) string
+	// Anew asks for a roll of its own each time that the key comes.
+	Anew bool
 }
 
 // Taken is a choice with its answer.
@@ -100,8 +104,15 @@ func (d *Dice) Take(c Choice) int {
 		return d.roll(c.N, c.Weights)
 	}
 	c.Key.Host = d.Host
-	if i, ok := d.known[c.Key]; ok {
-		return i
+	for {
+		i, ok := d.known[c.Key]
+		if !ok {
+			break
+		}
+		if !c.Anew {
+			return i
+		}
+		c.Key.Turn++
 	}
 	i := d.answer(c)
 	if d.known == nil {

@@ -100,7 +100,7 @@ func targetName(words []string) string {
 // droppers are the targets that may themselves drop a packet.
 func droppers() []string {
 	return []string{"DROP", "REJECT", "SNAT", "DNAT", "MASQUERADE", "REDIRECT", "NETMAP",
-		"TPROXY", "SYNPROXY", "TCPMSS", "CHECKSUM", "ECN"}
+		"TPROXY", "SYNPROXY", "TCPMSS", "TCPOPTSTRIP", "CHECKSUM", "ECN"}
 }
 
 // hotdrop reports whether DROP at rule n is a match's doing: one that cannot

@@ -65,7 +65,7 @@ func (m *statistic) Pred(b *xtables.Build) field.Pred {
 	return xtables.Call(func(e *xtables.Env) bool {
 		c := world.Choice{Key: world.Key{What: world.ChoiceStatistic, A: rule,
 			B: uint64(e.Packet.SKB)<<16 | uint64(e.Hook)<<8 | place}, N: 2, Weights: weights,
-			Values: hitOrMiss}
+			Values: hitOrMiss, Anew: true}
 		return (e.World.Dice.Take(c) == 0) != m.NotP
 	})
 }
