@@ -264,6 +264,7 @@ func (k *Walk) track(*stage) trace.Verdict {
 
 // confirm enters a new connection into the table.
 func (k *Walk) confirm(*stage) trace.Verdict {
+	k.needs(field.CtState) // one that clashes is dropped
 	if h := k.Conntrack.Unread(k.World, k.p); h != conntrack.NoHelper {
 		k.Err = &link.UnsupportedError{What: "what the helper " + h.String() + " reads in a payload"}
 		return trace.DropIt
