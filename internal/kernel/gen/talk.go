@@ -201,7 +201,7 @@ func (g *Gen) icmpError(b []byte, dev string) []byte {
 		src = g.within(pick(g, remotes()))
 	}
 	dst, _ := netip.AddrFromSlice(b[12:16])
-	if g.chance(15) { // nobody's error, though it quotes a connection
+	if g.host != nil && g.chance(15) { // nobody's error, though it quotes a connection
 		dst = g.anyAddr()
 	}
 	quote := b[:min(len(b), one(g, int(b[0]&15)*4+8, 128))]
@@ -220,8 +220,11 @@ func (g *Gen) icmpError(b []byte, dev string) []byte {
 	return finish(p)
 }
 
-// redirect has a router beside the device name another one.
+// redirect has a router beside the device name another one, where the host is our own.
 func (g *Gen) redirect(p []byte, dev string) {
+	if g.host == nil {
+		return
+	}
 	f := g.host.iface(dev)
 	if f == nil {
 		return
