@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,14 +140,24 @@ func TestFaultsFit(t *testing.T) {
 	}
 }
 
+// quick are faults that are found within some 200 packets. A short run plants one of
+// these; the others take minutes each.
+func quick() []fault {
+	why := []string{"INPUT translates destinations", "wrong code for a closed port", "keeps the TTL"}
+	return slices.DeleteFunc(faults(), func(f fault) bool { return !slices.Contains(why, f.why) })
+}
+
 // TestFaults plants faults in the engine and wants each to be found: HOOKPATH_FAULTS of
-// them, drawn by HOOKPATH_SEED; with HOOKPATH_SOAK all of them.
+// them, drawn by HOOKPATH_SEED; with HOOKPATH_SOAK all of them; else a quick one.
 func TestFaults(t *testing.T) {
 	needRoot(t)
 	all := faults()
-	n := number(t, "HOOKPATH_FAULTS", 2)
-	if os.Getenv("HOOKPATH_SOAK") != "" {
+	n := number(t, "HOOKPATH_FAULTS", 0)
+	switch {
+	case os.Getenv("HOOKPATH_SOAK") != "":
 		n = uint64(len(all))
+	case n == 0:
+		all, n = quick(), 1
 	}
 	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_FAULTS=%d\n", seed, n)
