@@ -109,13 +109,14 @@ func (t *Tracker) resolveClash(w *world.World, p *packet.Packet, f *Flow,
 //
 // Kernel: net/netfilter/nf_conntrack_core.c, __nf_ct_resolve_clash.
 func (t *Tracker) join(w *world.World, p *packet.Packet, loser *Flow, id packet.FlowID) bool {
-	f := t.Ref(w, id)
+	f, since := t.Ref(w, id), t.cfg.Since(kernel6_12)
 	info := p.CT.Info
 	switch {
 	case f.Is(Dying):
 		return false
-	case !f.Any(NATDoneMask) || f.same(loser):
-	case t.cfg.Since(kernel6_12) && f.mirrors(loser):
+	case f.same(loser):
+	case !since && !f.Any(NATDoneMask):
+	case since && f.mirrors(loser):
 		info = packet.EstablishedReply
 		f.Status |= SeenReply
 	default:

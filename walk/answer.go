@@ -40,11 +40,12 @@ func (k *Walk) SendReset(*xtables.Env) {
 	if !ok {
 		return
 	}
+	sk := k.sender()
 	k.nested(func() {
 		to := k.p
 		k.begin(b, to)
 		rerouted := false
-		k.seen(view{}.answering(), func() { rerouted = k.reroute() })
+		k.seen(view{}.answering(), func() { rerouted = k.reroute(sk) })
 		if !rerouted {
 			return
 		}
@@ -52,6 +53,15 @@ func (k *Walk) SendReset(*xtables.Env) {
 		k.Conntrack.SetClosing(k.World, to)
 		k.answer(k.dst, to)
 	})
+}
+
+// sender is the socket that the present hook is called for, zero for none
+// (nf_hook_state.sk).
+func (k *Walk) sender() uint32 {
+	if k.hook == trace.Output || k.hook == trace.Postrouting {
+		return k.p.Socket
+	}
+	return 0
 }
 
 // toMany tells whether the packet went to a broadcast or multicast address.
@@ -123,7 +133,7 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	if src.IsAny() {
 		src = packet.V4(dummy)
 	}
-	ans := icmp.Answer{Src: src, TTL: k.defaultTTL(), MTU: k.mtuOf(&d), Options: echo,
+	ans := icmp.Answer{Src: src, TTL: k.ttlOf(&d), MTU: k.mtuOf(&d), Options: echo,
 		Clock: optionHost{k}.Milliseconds()}
 	b := ans.Error(to.Unfinished(), icmp.Message{Type: typ, Code: code, Info: info})
 	if b == nil {
@@ -189,7 +199,7 @@ func (k *Walk) reply(typ uint8, build func(a *icmp.Answer, request []byte) []byt
 	if d.Err != 0 || !k.mayLimited(typ, 0, to.In, d.Out, f.Dst) {
 		return
 	}
-	ans := icmp.Answer{Src: d.Source, TTL: k.defaultTTL(), Options: echo,
+	ans := icmp.Answer{Src: d.Source, TTL: k.ttlOf(&d), Options: echo,
 		Clock: optionHost{k}.Milliseconds()}
 	k.begin(build(&ans, to.IP()), to)
 	k.p.Socket = socket.Kernel
@@ -202,10 +212,7 @@ func (k *Walk) reply(typ uint8, build func(a *icmp.Answer, request []byte) []byt
 func (k *Walk) sendTCPReset() {
 	to := k.p
 	echo, ok := to.Echo(optionHost{k}.IsUnicast)
-	ans := icmp.Answer{Src: to.Dst(), TTL: k.defaultTTL(), Options: echo,
-		Clock: optionHost{k}.Milliseconds()}
-	b, sent := ans.SocketReset(to.IP(), !k.Kernel.Before(6, 7))
-	if !ok || !sent {
+	if !ok {
 		return
 	}
 	sport, dport, _ := to.Ports()
@@ -216,6 +223,12 @@ func (k *Walk) sendTCPReset() {
 	}
 	d := k.lookupBack(f)
 	if d.Err != 0 {
+		return
+	}
+	ans := icmp.Answer{Src: to.Dst(), TTL: k.ttlOf(&d), Options: echo,
+		Clock: optionHost{k}.Milliseconds()}
+	b, sent := ans.SocketReset(to.IP(), !k.Kernel.Before(6, 7))
+	if !sent {
 		return
 	}
 	k.begin(b, to)

@@ -35,16 +35,16 @@ func (h *Host) Send(k *Walk, l Local) {
 	// PACKET_HOST is what a new skb has; the device alone makes copies outgoing.
 	p.Mark, p.Type = l.Mark, packet.Host
 	f := h.localFlow(p, l)
-	d := k.lookup(f)
-	if d.Err == 0 && l.Socket != "raw" && f.Src != p.Src() {
-		f.Src = p.Src()
-		if f.Src.IsAny() {
+	if f.Src.IsAny() && p.Protocol() == packet.TCP && l.Socket != "raw" {
+		// ip_route_connect asks once for the source, and once with it.
+		if d := k.lookup(f); d.Err == 0 {
 			f.Src = d.Source
 		}
 	}
 	p.Socket = k.Sockets.OwnedOn(k.World, p.Protocol(), l.UID, l.GID, l.Dev)
 	bound := p.Src()
-	if d = k.Routes.Output(k.World, k.Trace, f); d.Err != 0 {
+	d := k.Routes.Output(k.World, k.Trace, f)
+	if d.Err != 0 {
 		k.leave(&l, bound, false)
 		k.noRoute(d)
 		return
@@ -182,11 +182,12 @@ func (k *Walk) send(d route.Decision, parent int) {
 	k.postrouting()
 }
 
-// outFlow is the lookup that ip_route_me_harder makes for the present packet.
-func (k *Walk) outFlow() *route.Flow {
+// outFlow is the lookup that ip_route_me_harder makes for the present packet, which
+// socket sk sends.
+func (k *Walk) outFlow(sk uint32) *route.Flow {
 	p := k.p
 	f := &route.Flow{Src: p.Src(), Dst: p.Dst(), TOS: p.TOS(), Mark: p.Mark,
-		Out: k.Sockets.BoundDev(k.World, p.Socket)}
+		Out: k.Sockets.BoundDev(k.World, sk)}
 	k.Routes.Dissect(f, p)
 	return f
 }
@@ -207,7 +208,7 @@ func (k *Walk) mangleOutput(st *stage) trace.Verdict {
 	if p.Src() == src && p.Dst() == dst && p.TOS() == tos && p.Mark == mark {
 		return v
 	}
-	if !k.reroute() {
+	if !k.reroute(k.p.Socket) {
 		k.env.By = trace.RuleRef{Table: -1}
 		return trace.DropIt
 	}
@@ -223,7 +224,7 @@ func (k *Walk) natOutput(st *stage) trace.Verdict {
 	if v != trace.Accept || k.p.Dst() == dst {
 		return v
 	}
-	if !k.reroute() {
+	if !k.reroute(k.p.Socket) {
 		k.env.By = trace.RuleRef{Table: -1}
 		return trace.DropIt
 	}

@@ -1,7 +1,6 @@
 package walk
 
 import (
-	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/frag"
@@ -120,10 +119,6 @@ const loopback packet.Dev = 1
 // Kernel: drivers/net/loopback.c, loopback_xmit.
 func (k *Walk) loop() {
 	k.p.Socket = 0 // skb_orphan
-	// Measured: what DNAT in OUTPUT sent here is quoted with its whole checksum.
-	if f := k.Conntrack.Get(k.World, k.p.CT.Flow); f != nil && f.Is(conntrack.DstNAT) {
-		k.p.Partial = false
-	}
 	k.p.PushLink(packet.MAC{}, packet.MAC{})
 	if k.Trace != nil {
 		k.Trace.Changed(k.p, &trace.Transmit{Dev: loopback, Frame: clone(k.p.Frame())})

@@ -97,12 +97,12 @@ func (k *Walk) nested(f func()) {
 	k.restore(s)
 }
 
-// reroute looks the route of a local packet up again, after its addresses, mark or
-// TOS changed. It is false when there is none: the packet is then dropped.
+// reroute looks the route of what socket sk sends, zero for none, up again, after its
+// addresses, mark or TOS changed. It is false when there is none: the packet is then dropped.
 //
 // Kernel: net/ipv4/netfilter.c, ip_route_me_harder.
-func (k *Walk) reroute() bool {
-	f := k.outFlow()
+func (k *Walk) reroute(sk uint32) bool {
+	f := k.outFlow(sk)
 	kind := k.Routes.AddrType(k.p.Src(), 0, field.Src, k.Trace.Notes())
 	if kind == trace.Local || kind == trace.Unicast {
 		f.Flags |= anySource

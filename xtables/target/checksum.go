@@ -1,17 +1,15 @@
 package target
 
 import (
+	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/xtables"
 )
 
-// checksum fills in a transport checksum that is left to the hardware. A frame in
-// a snapshot's world has its checksums, so nothing is left to do.
+// checksum completes a transport checksum that a socket left to the device.
 //
 // Kernel: net/netfilter/xt_CHECKSUM.c, checksum_tg.
-type checksum struct {
-	nothing
-	Fill bool
-}
+type checksum struct{ Fill bool }
 
 func newChecksum() xtables.Target { return &checksum{} }
 
@@ -19,4 +17,13 @@ func newChecksum() xtables.Target { return &checksum{} }
 func (t *checksum) Options(s *xtables.Spec) {
 	s.Flag("checksum-fill", &t.Fill)
 	s.ExactlyOne("checksum-fill")
+}
+
+// Effects implements xtables.Target.
+func (t *checksum) Effects() []field.Effect { return nil }
+
+// Do implements xtables.Target.
+func (t *checksum) Do(e *xtables.Env) trace.Verdict {
+	e.Packet.Partial = false
+	return trace.Continue
 }

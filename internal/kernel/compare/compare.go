@@ -7,6 +7,7 @@ package compare
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -259,9 +260,9 @@ func (p *pair) trial(q *kernel.Question) *walk.Walk {
 	return k
 }
 
-// drawn are the ports that the kernel's NAT may have drawn, as its new connections
-// show, or what was delivered or sent where no connection is left: those of sources,
-// those of destinations, none.
+// drawn are the ports that the kernel's NAT may have drawn: those of sources, and of
+// destinations, as its new connections show; what was delivered, sent or quoted where no
+// connection is left; none.
 func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 	var src, dst []uint16
 	for _, f := range a.Flows {
@@ -283,26 +284,54 @@ func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 	if len(dst) > 0 {
 		out = append(out, dst, append(slices.Clone(dst), src...))
 	}
-	for _, b := range a.Delivered {
-		out = append(out, packetPorts(b)...)
+	seen := seenPorts(a)
+	for _, x := range seen {
+		out = append(out, []uint16{x})
 	}
-	for _, f := range a.Out {
-		out = append(out, packetPorts(f.Bytes[min(packet.EthernetLen, len(f.Bytes)):])...)
+	for _, x := range seen {
+		for _, y := range seen {
+			out = append(out, []uint16{x, y})
+		}
 	}
 	return append(out, nil)
 }
 
-// packetPorts are the source and the destination port of an IP packet.
-func packetPorts(b []byte) [][]uint16 {
+// seenPorts are the ports and ids of the packets that the kernel handed out, and of those
+// that they quote.
+func seenPorts(a *kernel.Answer) []uint16 {
+	var all []uint16
+	for _, b := range a.Delivered {
+		all = append(all, packetPorts(b)...)
+	}
+	for _, f := range a.Out {
+		all = append(all, packetPorts(f.Bytes[min(packet.EthernetLen, len(f.Bytes)):])...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// packetPorts are the ports of an IP packet, or the id of an ICMP one, and those of the
+// packet in an ICMP error.
+func packetPorts(b []byte) []uint16 {
 	p, ok := packet.FromIP(slices.Clone(b))
 	if !ok || !p.Is4() {
 		return nil
 	}
-	src, dst, ok := p.Ports()
-	if !ok {
+	l4 := p.L4()
+	if p.Protocol() != packet.ICMP {
+		src, dst, ok := p.Ports()
+		if !ok {
+			return nil
+		}
+		return []uint16{src, dst}
+	}
+	if len(l4) < 8 {
 		return nil
 	}
-	return [][]uint16{{src}, {dst}}
+	if quoted := l4[8:]; len(quoted) >= 20 && quoted[0]>>4 == 4 {
+		return packetPorts(quoted)
+	}
+	return []uint16{binary.BigEndian.Uint16(l4[4:])}
 }
 
 // ends are the ports (source, destination) of both directions of a connection's line.

@@ -144,14 +144,22 @@ func isProto(numbers ...uint8) func(*Gen, *rule) bool {
 func (g *Gen) drawMatch(r *rule) {
 	var fit []match
 	text := strings.Join(r.words, " ")
+	diced := strings.Contains(text, "--mode random")
 	for _, m := range matches() {
 		if m.fits != nil && !m.fits(g, r) || strings.Contains(text, "-m "+m.name) ||
-			slices.Contains(g.Except, m.name) {
+			slices.Contains(g.Except, m.name) || diced && remembers(m.name) {
 			continue
 		}
 		fit = append(fit, m)
 	}
 	draw(g, fit).add(g, r)
+}
+
+// remembers tells the matches that count what they are asked. Behind dice the kernel's
+// trace does not tell whether they were.
+func remembers(name string) bool {
+	return slices.Contains([]string{"connlimit", "hashlimit", "limit", "quota", "recent",
+		"statistic"}, name)
 }
 
 // protoMatch draws the options of a protocol, nil if it has none.
