@@ -83,6 +83,8 @@ type Dice struct {
 	Forced []int
 	// Drawn are the ports that a kernel's NAT drew, in order.
 	Drawn []uint16
+	// Draws counts how many ports were asked for.
+	Draws int
 	// Oracle, when set, is asked before anything else: it knows what a kernel did.
 	Oracle func(*Choice) (int, bool)
 	// Host is the host that asks, where several share the dice: the same key on
@@ -163,6 +165,7 @@ func (d *Dice) roll(n int, weights []uint64) int {
 // NextDrawn returns the next port that a kernel is known to have drawn, if it is one of
 // those to choose from; else it belongs to a later draw.
 func (d *Dice) NextDrawn(least, most uint16) (uint16, bool) {
+	d.Draws++
 	if len(d.Drawn) == 0 || d.Drawn[0] < least || d.Drawn[0] > most {
 		return 0, false
 	}

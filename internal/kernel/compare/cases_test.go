@@ -194,6 +194,9 @@ func question(t *testing.T, h *walk.Host, text string) kernel.Question {
 	if s.In == "" {
 		q.Out, q.Packet, q.Socket, q.Transparent = true, ip, "raw", true
 		q.Mark, q.UID, q.GID = s.Mark, s.UID, s.GID
+		if s.Src.IsAny() { // left to a socket of the packet's protocol
+			q.Socket, q.Transparent = strings.Fields(text)[0], false
+		}
 		return q
 	}
 	l := h.Links.ByName(s.In)

@@ -172,11 +172,17 @@ func (t *Tally) settle(p *pair, q *kernel.Question, a *kernel.Answer) (*walk.Wal
 	defer func() { p.flows = a.Flows }()
 	var first *walk.Walk
 	var firstDiff *Diff
+	draws := true // the ports of packets matter only where some are drawn
 	for _, drawn := range p.drawn(a) {
+		if !draws {
+			break
+		}
 		forced := []int{}
+		draws = false
 		for n := 0; n < maxBranches && forced != nil; n++ {
 			dice := world.Dice{Forced: forced, Drawn: drawn}
 			k, followed := p.try(q, a, dice, false)
+			draws = draws || k.World.Dice.Draws > 0
 			diff := p.differ(k, a)
 			if diff == nil {
 				t.Followed += min(1, followed)
