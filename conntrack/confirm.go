@@ -168,11 +168,11 @@ func (t *Tracker) AllowsClash(proto uint8) bool {
 //
 // Kernel: net/netfilter/nf_conntrack_core.c, nf_conntrack_attach.
 func (t *Tracker) Answer(w *world.World, answer, to *packet.Packet) {
-	if to.CT.Flow == 0 {
+	if to.CT == (packet.CT{}) {
 		return
 	}
 	answer.CT = packet.CT{Flow: to.CT.Flow, Info: packet.RelatedReply}
-	if to.CT.Info.IsReply() {
+	if to.CT.Info >= packet.EstablishedReply { // also of what is not tracked
 		answer.CT.Info = packet.Related
 	}
 	t.Hold(w, answer)

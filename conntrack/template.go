@@ -28,7 +28,7 @@ func (t *Tracker) Template(tm Template) uint32 {
 //
 // Kernel: net/netfilter/xt_CT.c, xt_ct_target.
 func (t *Tracker) Attach(p *packet.Packet, template uint32) {
-	if p.CT.Flow != 0 || p.CT.Info == packet.Untracked || p.Template != 0 {
+	if p.CT != (packet.CT{}) || p.Template != 0 {
 		return
 	}
 	if template == 0 {

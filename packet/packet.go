@@ -91,7 +91,8 @@ func (i CTInfo) IsReply() bool { return i == EstablishedReply || i == RelatedRep
 
 // CT is a packet's attachment to a connection. Untracked without a flow is
 // NOTRACK; the zero CT (no flow, Established) means that nobody tracked it, which
-// the state match calls INVALID.
+// the state match calls INVALID. So it calls Related without a flow: the host's answer
+// to an untracked packet, which NOTRACK and CT leave alone (nf_conntrack_attach).
 type CT struct {
 	Flow FlowID
 	Info CTInfo

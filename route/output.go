@@ -262,8 +262,10 @@ func (o *output) make() {
 	case o.d.Kind == trace.Unspec:
 		o.d.Kind = trace.Unicast
 	}
-	o.d.Local = o.d.Local || lo || o.d.Kind == trace.BroadcastRoute ||
-		o.d.Kind == trace.MulticastRoute && o.f.links.Joined(o.dev, o.fl.Dst)
+	o.d.Local = o.d.Local || lo || o.d.Kind == trace.BroadcastRoute
+	if o.d.Kind == trace.MulticastRoute {
+		o.d.Local = o.f.links.Joined(o.dev, o.fl.Dst)
+	}
 	if useRoute {
 		o.f.via(&o.d, &o.r, 0)
 		if o.f.learned(o.w) {
