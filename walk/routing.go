@@ -89,7 +89,7 @@ func (k *Walk) routeError() {
 // nested runs what the kernel does on top of the present packet, and comes back to
 // it.
 func (k *Walk) nested(f func()) {
-	if k.steps++; k.steps > maxSteps {
+	if !k.step() {
 		return
 	}
 	s := k.save()

@@ -1,6 +1,8 @@
 package walk
 
 import (
+	"fmt"
+
 	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/link"
@@ -11,8 +13,9 @@ import (
 	"github.com/hookpath/hookpath/xtables"
 )
 
-// maxSteps bounds the packets that one question can set in motion.
-const maxSteps = 200
+// maxSteps bounds the packets that one question can set in motion. TEE can keep a kernel
+// busy for ever: it takes one from the time to live without a look at zero.
+const maxSteps = 600
 
 // Walk is one question on its way through a host: the packet that was asked about
 // and all that came of it. It is not safe for concurrent use.
@@ -233,14 +236,21 @@ func (k *Walk) drain() {
 	for len(k.queue) > 0 && k.Err == nil {
 		q := k.queue[0]
 		k.queue = k.queue[1:]
-		if k.steps++; k.steps > maxSteps {
-			k.p = q.p
-			k.drop("NOT_SPECIFIED", "loop")
-			continue
+		if !k.step() {
+			return
 		}
 		k.dst, k.hasDst = q.dst, q.hasDst
 		k.seenAs(q.view, func() { k.receive(q.dev, q.p, q.parent) })
 	}
+}
+
+// step counts a packet that was set in motion. It is false when there were too many.
+func (k *Walk) step() bool {
+	if k.steps++; k.steps > maxSteps && k.Err == nil {
+		k.Err = fmt.Errorf("the packet goes round: %d packets came of it, and still more would",
+			maxSteps)
+	}
+	return k.Err == nil
 }
 
 // table asks one table's rules.
