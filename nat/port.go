@@ -99,6 +99,7 @@ func (c *choice) draw(key *uint16, s span, off *uint32) bool {
 	if c.w.Dice != nil {
 		if p, ok := c.w.Dice.NextDrawn(uint16(s.min), uint16(s.min+s.size-1)); ok {
 			*key = p
+			c.usedHarder(0) // what has it must have made room
 			return false
 		}
 		if c.w.Dice.Rand != nil {

@@ -132,6 +132,9 @@ type Meta struct {
 	// Partial tells that a socket left the transport checksum to the device
 	// (CHECKSUM_PARTIAL). The bytes here always hold the whole one.
 	Partial bool
+	// IgnoreDF tells that the packet may be cut although it says DF (skb->ignore_df): its
+	// socket left that to the kernel.
+	IgnoreDF bool
 	// Pieces are the payload sizes of the fragments that the packet was put together
 	// from (the frag_list), nil when it was whole. They are not written in place.
 	Pieces []uint16

@@ -140,7 +140,7 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 		return
 	}
 	k.begin(b, to)
-	k.p.Socket = socket.Kernel
+	k.p.Socket, k.p.IgnoreDF = socket.Kernel, true
 	// icmp_glue_bits attaches an error, and no other answer, to what it is about.
 	k.Conntrack.Answer(k.World, k.p, to)
 	k.answer(d, to)
@@ -202,7 +202,7 @@ func (k *Walk) reply(typ uint8, build func(a *icmp.Answer, request []byte) []byt
 	ans := icmp.Answer{Src: d.Source, TTL: k.ttlOf(&d), Options: echo,
 		Clock: optionHost{k}.Milliseconds()}
 	k.begin(build(&ans, to.IP()), to)
-	k.p.Socket = socket.Kernel
+	k.p.Socket, k.p.IgnoreDF = socket.Kernel, true
 	k.answer(d, to)
 }
 

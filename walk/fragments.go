@@ -51,7 +51,7 @@ func (k *Walk) reassemble(user frag.User) trace.Verdict {
 // Kernel: net/ipv4/ip_output.c, ip_fragment.
 func (k *Walk) cut(mtu int) {
 	p := k.p
-	pieces, res := frag.Fragment(p.Clone(), mtu, p.FragMax != 0)
+	pieces, res := frag.Fragment(p.Clone(), mtu, p.FragMax != 0 || p.IgnoreDF)
 	switch res {
 	case frag.TooBig:
 		k.nested(func() { k.sendICMP(3, 4, uint32(mtu)) })

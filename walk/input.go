@@ -63,12 +63,15 @@ func (k *Walk) protocol() {
 	}
 }
 
-// receiver is the socket that takes the packet: of several that get what was sent to
-// many, the first; zero for none.
+// receiver is the socket that takes the packet: what TPROXY gave it, of several that get
+// what was sent to many the first; zero for none.
 //
 // Kernel: net/ipv4/udp.c, __udp4_lib_rcv; net/ipv4/tcp_ipv4.c, tcp_v4_rcv.
 func (k *Walk) receiver() uint32 {
 	src, dst, proto := k.p.Src(), k.p.Dst(), k.p.Protocol()
+	if k.p.Socket != 0 && (proto == packet.UDP || proto == packet.TCP) {
+		return k.p.Socket // inet_steal_sock
+	}
 	sport, dport, _ := k.p.Ports()
 	k.needsSocket(proto, dport)
 	if k.toMany() && (proto == packet.UDP || proto == packet.UDPLite) {

@@ -62,6 +62,7 @@ func (h *Host) Send(k *Walk, l Local) {
 	}
 	k.leave(&l, bound, true)
 	p.Partial = l.Socket != "raw" && k.leavesChecksum(&d)
+	p.IgnoreDF = l.Socket != "raw" && p.Protocol() != packet.TCP // ip_sk_ignore_df
 	k.process = true
 	k.send(d, 0)
 	k.process = false
