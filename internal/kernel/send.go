@@ -185,7 +185,7 @@ func (h *host) sendTCP(q *Question, p ipv4) error {
 	}
 	spec.local = local
 	fd, err := listing{proto: "tcp", state: "ESTAB", local: local, peer: peer,
-		mark: q.Mark}.connected(spec)
+		mark: q.Mark, tos: int(p.tos)}.connected(spec)
 	if err == nil { // else the peer is one that no connection can have
 		h.kept[q.spec("tcp", p)] = fd
 	}

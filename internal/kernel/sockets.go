@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,6 +19,7 @@ type listing struct {
 	uid          int
 	transparent  bool
 	mark         uint32
+	tos          int
 }
 
 // parseSockets reads the IPv4 sockets of ss. Those of other families are left
@@ -226,11 +228,12 @@ func (l listing) connected(spec socketSpec) (int, error) {
 	if l.proto == "tcp" {
 		err = unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_REPAIR, 1)
 	}
-	if err == nil {
-		err = unix.Connect(fd, sockaddr4(l.peer))
+	if err == nil { // the route to the peer may hang on both
+		err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(l.mark)),
+			unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TOS, l.tos))
 	}
 	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(l.mark))
+		err = unix.Connect(fd, sockaddr4(l.peer))
 	}
 	if err != nil {
 		unix.Close(fd)
