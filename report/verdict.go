@@ -175,6 +175,7 @@ var whyTexts = map[trace.Why]string{
 	"no-protocol":         "nobody on the host speaks this protocol",
 	"ttl":                 "its time to live is used up",
 	"mtu":                 "it is larger than the MTU and must not be fragmented",
+	"has-socket":          "TPROXY gave it to a program of this host, and its route leads to another",
 	"other-host":          "the frame is addressed to another host's MAC address",
 	"link-down":           "the interface is down",
 	"bad-checksum":        "a checksum is wrong",

@@ -16,6 +16,9 @@ func (k *Walk) forward() {
 	case k.p.Type != packet.Host:
 		k.drop("NOT_SPECIFIED", "other-host")
 		return
+	case k.p.Socket != 0: // TPROXY gave it to a program, and then DNAT to another host
+		k.drop("NOT_SPECIFIED", "has-socket")
+		return
 	case k.p.TTL() <= 1:
 		k.nested(func() { k.sendICMP(11, 0, 0) })
 		k.drop("IP_INHDR", "ttl")

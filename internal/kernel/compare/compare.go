@@ -7,10 +7,8 @@ package compare
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hookpath/hookpath/internal/kernel"
@@ -46,7 +44,8 @@ type pair struct {
 	run     *kernel.Run
 	host    *walk.Host
 	state   *world.State
-	flows   []string // of the kernel, after the last question
+	others  []*world.State // that agree with the kernel's answers so far as well
+	flows   []string       // of the kernel, after the last question
 	files   map[string][]byte
 	asked   []kernel.Question
 	met     map[trace.RuleRef]bool // rules that matched; nil counts none
@@ -162,43 +161,6 @@ func asSent(q *kernel.Question, a *kernel.Answer) {
 	q.Packet = sent.IP()
 }
 
-// maxBranches bounds the answers of the dice that are tried for one question.
-const maxBranches = 64
-
-// settle looks for the answers of the dice under which the engine does what the
-// kernel did, keeps that memory, and returns that walk. Otherwise it returns the most
-// probable walk and how it differs.
-func (t *Tally) settle(p *pair, q *kernel.Question, a *kernel.Answer) (*walk.Walk, *Diff) {
-	defer func() { p.flows = a.Flows }()
-	var first *walk.Walk
-	var firstDiff *Diff
-	draws := true // the ports of packets matter only where some are drawn
-	for _, drawn := range p.drawn(a) {
-		if !draws {
-			break
-		}
-		forced := []int{}
-		draws = false
-		for n := 0; n < maxBranches && forced != nil; n++ {
-			dice := world.Dice{Forced: forced, Drawn: drawn}
-			k, followed := p.try(q, a, dice, false)
-			draws = draws || k.World.Dice.Draws > 0
-			diff := p.differ(k, a)
-			if diff == nil {
-				t.Followed += min(1, followed)
-				diff = t.cover(p, k, q, a, dice)
-				p.state = k.World.State
-				return k, diff
-			}
-			if first == nil {
-				first, firstDiff = k, diff
-			}
-			forced = next(k.World.Dice.Taken, forced)
-		}
-	}
-	return first, firstDiff
-}
-
 // try walks a question with some answers of the dice; skips asks for the rules that did
 // not match. It counts the choices that the kernel's trace answered.
 func (p *pair) try(q *kernel.Question, a *kernel.Answer, dice world.Dice,
@@ -219,26 +181,6 @@ func (t *Tally) cover(p *pair, k *walk.Walk, q *kernel.Question, a *kernel.Answe
 		return d
 	}
 	t.Cover.Add(p.host, slow.Trace)
-	return nil
-}
-
-// next is the next way through the tree of choices, depth first; nil when all were gone.
-func next(taken []world.Taken, forced []int) []int {
-	for i := len(taken) - 1; i >= 0; i-- {
-		tried := 0 // alternatives are numbered from the most probable one on
-		if i < len(forced) {
-			tried = (forced[i] - taken[i].Best() + taken[i].N) % taken[i].N
-		}
-		if tried+1 >= taken[i].N {
-			continue
-		}
-		out := make([]int, i+1)
-		for j := range i {
-			out[j] = taken[j].Index
-		}
-		out[i] = (taken[i].Best() + tried + 1) % taken[i].N
-		return out
-	}
 	return nil
 }
 
@@ -264,100 +206,6 @@ func (p *pair) trial(q *kernel.Question) *walk.Walk {
 	k := p.newWalk(time.Now(), &world.Dice{})
 	p.put(k, q)
 	return k
-}
-
-// drawn are the ports that the kernel's NAT may have drawn: those of sources, and of
-// destinations, as its new connections show; what was delivered, sent or quoted where no
-// connection is left; none.
-func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
-	var src, dst []uint16
-	for _, f := range a.Flows {
-		if slices.Contains(p.flows, f) {
-			continue
-		}
-		o, r := ends(f)
-		if o[0] != r[1] {
-			src = append(src, r[1])
-		}
-		if o[1] != r[0] {
-			dst = append(dst, r[0])
-		}
-	}
-	var out [][]uint16
-	if len(src) > 0 {
-		out = append(out, src)
-	}
-	if len(dst) > 0 {
-		out = append(out, dst, append(slices.Clone(dst), src...))
-	}
-	seen := seenPorts(a)
-	for _, x := range seen {
-		out = append(out, []uint16{x})
-	}
-	for _, x := range seen {
-		for _, y := range seen {
-			out = append(out, []uint16{x, y})
-		}
-	}
-	return append(out, nil)
-}
-
-// seenPorts are the ports and ids of the packets that the kernel handed out, and of those
-// that they quote.
-func seenPorts(a *kernel.Answer) []uint16 {
-	var all []uint16
-	for _, b := range a.Delivered {
-		all = append(all, packetPorts(b)...)
-	}
-	for _, f := range a.Out {
-		all = append(all, packetPorts(f.Bytes[min(packet.EthernetLen, len(f.Bytes)):])...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
-// packetPorts are the ports of an IP packet, or the id of an ICMP one, and those of the
-// packet in an ICMP error.
-func packetPorts(b []byte) []uint16 {
-	p, ok := packet.FromIP(slices.Clone(b))
-	if !ok || !p.Is4() {
-		return nil
-	}
-	l4 := p.L4()
-	if p.Protocol() != packet.ICMP {
-		src, dst, ok := p.Ports()
-		if !ok {
-			return nil
-		}
-		return []uint16{src, dst}
-	}
-	if len(l4) < 8 {
-		return nil
-	}
-	if quoted := l4[8:]; len(quoted) >= 20 && quoted[0]>>4 == 4 {
-		return packetPorts(quoted)
-	}
-	return []uint16{binary.BigEndian.Uint16(l4[4:])}
-}
-
-// ends are the ports (source, destination) of both directions of a connection's line.
-func ends(line string) (orig, reply [2]uint16) {
-	var all []uint16
-	for _, w := range strings.Fields(line) {
-		var n uint16
-		for _, key := range []string{"sport=%d", "dport=%d", "id=%d"} {
-			if _, err := fmt.Sscanf(w, key, &n); err == nil {
-				all = append(all, n)
-				if key == "id=%d" { // counts as both ports
-					all = append(all, n)
-				}
-			}
-		}
-	}
-	if len(all) != 4 {
-		return
-	}
-	return [2]uint16{all[0], all[1]}, [2]uint16{all[2], all[3]}
 }
 
 // dev is the number of a device; zero for no name.
