@@ -167,8 +167,8 @@ func (c *counting) run() int {
 func (c *counting) later(l *connList) bool {
 	w, tick := c.e.World, world.Second/world.Instant(c.e.World.HZ)
 	past := c.now - l.swept
-	if past == 0 && w.Dice.Oracle != nil {
-		past = 1 // the kernel that is told of took some time for the packets of a question
+	if w.Dice.Oracle != nil { // a kernel takes some time for the packets of a question
+		past, tick = past+1, 8*tick
 	}
 	if past <= 0 || past >= tick {
 		return past != 0

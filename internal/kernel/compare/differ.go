@@ -97,7 +97,8 @@ func (p *pair) inOrder(events []trace.Event) (out []trace.Event, held []*trace.R
 func (p *pair) toldLate(r *trace.Rule) bool {
 	prog := p.host.Program(r.Ref.Table)
 	rule := prog.RuleAt(r.Ref)
-	return prog.Backend == xtables.NFT && rule != nil && rule.Ext != nil
+	return prog.Backend == xtables.NFT && rule != nil && rule.Ext != nil &&
+		(rule.Ext.Name == "REJECT" || rule.Ext.Name == "TEE")
 }
 
 // steps are the engine's trace in the kernel's words.
