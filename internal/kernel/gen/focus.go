@@ -54,7 +54,7 @@ func subjects() []subject {
 func rare() map[string]int {
 	return map[string]int{
 		"-j CHECKSUM": 4, "-j ECN": 3, "-j TCPMSS": 3, "-j TCPOPTSTRIP": 3, "-j TPROXY": 2,
-		"-m connlabel": 2, "-m dccp": 2, "-m ecn": 4, "-m esp": 4, "-m ah": 2, "-m ipcomp": 4,
+		"-m connlabel": 2, "-m dccp": 3, "-m ecn": 4, "-m esp": 4, "-m ah": 4, "-m ipcomp": 4,
 		"-m helper": 4, "-m socket": 4, "-m tcpmss": 3, "-m sctp": 2, "-m cluster": 2,
 		"DNAT --persistent": 2, "DNAT --random": 2, "DNAT :port-port": 4, "DNAT :port": 2, "DNAT addr-addr": 2,
 		"MASQUERADE --random": 4, "MASQUERADE --random-fully": 4, "MASQUERADE :port-port": 6,

@@ -229,10 +229,14 @@ func addSNAT(g *Gen, r *rule) string {
 }
 
 func addRedirect(g *Gen, r *rule) string {
+	s := "-j REDIRECT"
 	if realPorts(r) && g.chance(70) {
-		return "-j REDIRECT --to-ports " + g.portMapping()
+		s += " --to-ports " + g.portMapping()
 	}
-	return "-j REDIRECT"
+	if g.Random && g.chance(30) {
+		s += " --random"
+	}
+	return s
 }
 
 func addMasquerade(g *Gen, r *rule) string {
