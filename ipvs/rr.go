@@ -12,7 +12,7 @@ func newRoundRobin(s *world.Schema, _ *service) scheduler {
 	return &roundRobin{world.Add(s, func() *world.Var[int] { return &world.Var[int]{V: -1} })}
 }
 
-func (r *roundRobin) schedule(c *call) int {
+func (r *roundRobin) schedule(c call) int {
 	last, n := r.last.In(c.w.State), len(c.svc.Dests)
 	for k := range n {
 		i := (last.V + 1 + k) % n

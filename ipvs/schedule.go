@@ -304,12 +304,13 @@ func (s *service) request(k inKey, i int, rport uint16) request {
 
 // choose asks the scheduler.
 func (t *Table) choose(w *world.World, svc *service, h *Header) int {
-	c := call{w: w, svc: svc, proto: h.Proto, src: h.Src, dst: h.Dst}
-	c.sport, c.dport, _ = h.ports()
+	c := call{w: w, svc: svc, totals: t.totals.Look(w.State), src: h.Src, dst: h.Dst}
+	sport, dport, _ := h.ports()
+	c.sport = sport
 	if h.Inverse {
-		c.src, c.dst, c.sport, c.dport = c.dst, c.src, c.dport, c.sport
+		c.src, c.sport = h.Dst, dport
 	}
-	return svc.scheduler.schedule(&c)
+	return svc.scheduler.schedule(c)
 }
 
 // schedulePersistent keeps a client with the server that its network had last: it finds or

@@ -21,11 +21,17 @@ type settings struct {
 	unprivileged uint16
 	// dropRate drops one of so many new connections, zero none.
 	dropRate int
+	// lblcTime and lblcrTime are how long these schedulers remember where the packets of a
+	// destination went.
+	lblcTime, lblcrTime world.Instant
 }
 
 func readSettings(s link.Sysctl) settings {
 	is := func(name string, def int) bool { return s.Int("net.ipv4.vs."+name, def) != 0 }
-	const always = 3
+	seconds := func(name string, def int) world.Instant {
+		return world.Instant(s.Int("net.ipv4.vs."+name, def)) * world.Second
+	}
+	const always, day = 3, 24 * 60 * 60
 	out := settings{
 		backupOnly: is("backup_only", 0), cacheBypass: is("cache_bypass", 0),
 		conntrack: is("conntrack", 0), expireNodest: is("expire_nodest_conn", 0),
@@ -36,6 +42,8 @@ func readSettings(s link.Sysctl) settings {
 		snatReroute: is("snat_reroute", 1), reuseMode: s.Int("net.ipv4.vs.conn_reuse_mode", 1),
 		unprivileged: uint16(s.Int("net.ipv4.ip_unprivileged_port_start", 1024)),
 		secureTCP:    s.Int("net.ipv4.vs.secure_tcp", 0) == always,
+		lblcTime:     seconds("lblc_expiration", day),
+		lblcrTime:    seconds("lblcr_expiration", day),
 	}
 	if s.Int("net.ipv4.vs.drop_packet", 0) == always {
 		out.dropRate = s.Int("net.ipv4.vs.am_droprate", 10)

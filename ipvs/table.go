@@ -120,11 +120,6 @@ func (t *Table) firstCounts() *world.Array[Counts] {
 	return all
 }
 
-// counts are the connections of a service's server, for reading and writing.
-func (s *service) counts(w *world.World, i int) *Counts {
-	return s.table.totals.In(w.State).Ref(s.first + i)
-}
-
 // InUse tells whether there is a service: only then the hooks do anything.
 func (t *Table) InUse() bool { return t != nil && len(t.services) > 0 }
 

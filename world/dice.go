@@ -12,7 +12,7 @@ const (
 	ChoicePort                      // a port that NAT draws at random
 	ChoiceAddr                      // an address that NAT hashes with an unknown seed
 	ChoicePath                      // a path of a multipath route
-	ChoiceServer                    // a real server picked by an unknown scheduler state
+	ChoiceServer                    // a real server that a scheduler draws, or of an unknown state
 	ChoiceLimit                     // a bucket whose filling is not known
 	ChoiceQueue                     // anything else that the kernel spreads
 )
