@@ -17,6 +17,7 @@ const (
 	legacyTables  = "/proc/net/ip_tables_names"
 	legacyTables6 = "/proc/net/ip6_tables_names"
 	ipvsFile      = "/proc/net/ip_vs"
+	ipvsConnFile  = "/proc/net/ip_vs_conn"
 	ctFile        = "/proc/net/nf_conntrack"
 )
 
@@ -59,6 +60,8 @@ var commands = []command{
 	{file: "ipvs-thresholds", path: ipvsFile, args: words("ipvsadm -L -n --thresholds")},
 	{file: "ipvs-timeouts", path: ipvsFile, args: words("ipvsadm -L --timeout")},
 	{file: "ipvs-conns", path: ipvsFile, args: words("ipvsadm -L -c -n")},
+	{file: "ipvs", path: ipvsFile, args: words("cat " + ipvsFile)},
+	{file: "ipvs-conns", path: ipvsConnFile, args: words("cat " + ipvsConnFile)},
 	{file: "conntrack", modules: ct, args: words("conntrack -L -o extended,id")},
 	{file: "conntrack", path: ctFile, args: words("cat " + ctFile)},
 	{file: "conntrack-expect", modules: ct, args: words("conntrack -L expect")},

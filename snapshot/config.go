@@ -36,7 +36,7 @@ type Options struct {
 func (d *Dir) Config(o Options) (walk.Config, error) {
 	r := &reader{d: d, o: o, c: &walk.Config{Name: d.Name, Now: o.Now}}
 	for _, step := range []func() error{r.meta, r.names, r.rules, r.links, r.routes, r.neighs,
-		r.sysctl, r.sockets, r.memory, r.foreign, r.change} {
+		r.sysctl, r.sockets, r.memory, r.ipvs, r.foreign, r.change} {
 		if err := step(); err != nil {
 			return walk.Config{}, err
 		}
@@ -338,25 +338,11 @@ func (r *reader) foreign() error {
 		return err
 	}
 	r.c.Foreign = append(r.c.Foreign, found...)
-	for _, name := range []string{"ipvsadm-save", "ipvs"} {
-		if hasService(r.d.Files[name]) {
-			r.c.Foreign = append(r.c.Foreign, walk.Foreign{What: "IPVS (" + name + ")", Hook: "INPUT"})
-			break
-		}
+	if n := len(r.c.IPVS.Services); n > 0 {
+		what := fmt.Sprintf("IPVS (%d services)", n)
+		r.c.Foreign = append(r.c.Foreign, walk.Foreign{What: what, Hook: "INPUT"})
 	}
 	return nil
-}
-
-// hasService tells a list of IPVS services from one that has only its heading.
-func hasService(data []byte) bool {
-	for line := range bytes.Lines(data) {
-		for _, p := range []string{"-A ", "TCP ", "UDP ", "SCTP ", "FWM "} {
-			if bytes.HasPrefix(line, []byte(p)) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // notes are the files that say something and are not read.

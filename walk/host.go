@@ -8,6 +8,7 @@ import (
 
 	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/ipset"
+	"github.com/hookpath/hookpath/ipvs"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/nat"
 	"github.com/hookpath/hookpath/route"
@@ -31,7 +32,14 @@ type Config struct {
 	Flows       []conntrack.Flow
 	Expects     []conntrack.Foreseen
 	Sets        []ipset.Set
-	Rules       []*xtables.Ruleset
+	// IPVS is the load balancer's configuration and its connections; without a service
+	// it does nothing.
+	IPVS struct {
+		Services []ipvs.Service
+		Timeouts ipvs.Timeouts
+		Conns    []ipvs.Conn
+	}
+	Rules []*xtables.Ruleset
 	// Hooked are the base chains that nft really has, "filter/INPUT"; nil where
 	// nobody asked it.
 	Hooked  map[string]bool
