@@ -50,23 +50,23 @@ func (t *Tally) settle(p *pair, q *kernel.Question, a *kernel.Answer) (*walk.Wal
 	return g.walk, diff
 }
 
-// search tries the ports that may have been drawn until some agree.
+// search tries the ports that may have been drawn until some agree: at first those that
+// answer all draws, then those that leave some open.
 func (p *pair) search(q *kernel.Question, a *kernel.Answer, g *agreement) {
-	draws := true // without a draw all ports are alike
-	for _, drawn := range p.drawn(a) {
-		if !draws {
-			return
-		}
-		var agreed bool
-		if agreed, draws = p.branches(q, a, drawn, g); agreed {
-			return
+	lists := p.drawn(a)
+	for _, open := range []bool{false, true} {
+		for _, drawn := range lists {
+			agreed, draws := p.branches(q, a, drawn, open, g)
+			if agreed || !draws { // without a draw all ports are alike
+				return
+			}
 		}
 	}
 }
 
 // branches tries the answers of the dice, the most probable first. It tells whether one
-// agreed, and whether ports were drawn.
-func (p *pair) branches(q *kernel.Question, a *kernel.Answer, drawn []uint16,
+// agreed, and whether ports were drawn. open allows draws that nothing answered.
+func (p *pair) branches(q *kernel.Question, a *kernel.Answer, drawn []uint16, open bool,
 	g *agreement) (agreed, draws bool) {
 	forced := []int{}
 	for n := 0; n < maxBranches && forced != nil && len(g.states) < maxStates; n++ {
@@ -74,7 +74,9 @@ func (p *pair) branches(q *kernel.Question, a *kernel.Answer, drawn []uint16,
 		k, followed := p.try(q, a, dice, false)
 		draws = draws || k.World.Dice.Draws > 0
 		diff := p.differ(k, a)
+		answered := len(drawn) - len(k.World.Dice.Drawn)
 		switch {
+		case diff == nil && !open && k.World.Dice.Draws > answered:
 		case diff == nil && g.walk == nil:
 			g.walk, g.from, g.dice, g.followed = k, p.state, dice, followed
 			fallthrough
@@ -134,7 +136,7 @@ func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 		out = append(out, dst, append(slices.Clone(dst), src...))
 	}
 	seen := seenPorts(a)
-	for _, x := range seen {
+	for _, x := range append(slices.Clone(seen), p.takenPorts()...) {
 		out = append(out, []uint16{x})
 	}
 	for _, x := range seen {
@@ -143,6 +145,17 @@ func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 		}
 	}
 	return append(out, nil)
+}
+
+// takenPorts are those that connections have already: one that drew them clashes.
+func (p *pair) takenPorts() []uint16 {
+	var all []uint16
+	for _, f := range p.flows {
+		_, r := ends(f)
+		all = append(all, r[0], r[1])
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // seenPorts are the ports and ids of the packets that the kernel handed out, and of those
