@@ -130,3 +130,65 @@ func (t *Table) forget(w *world.World, c *conn) {
 		t.tracker.Kill(w, id)
 	}
 }
+
+// BackupOnly tells that this host only keeps connections for another one.
+func (t *Table) BackupOnly() bool { return t.settings.backupOnly }
+
+// IgnoresTunnels tells that what arrives in a tunnel is not looked at again.
+func (t *Table) IgnoresTunnels() bool { return t.settings.ignoreTunnels }
+
+// DiscoversPMTU tells that senders into tunnels learn what fits.
+func (t *Table) DiscoversPMTU() bool { return t.settings.pmtuDisc }
+
+// Reroutes tells that answers get a route of their own (snat_reroute).
+func (t *Table) Reroutes() bool { return t.settings.snatReroute }
+
+// TellsServers tells that real servers learn when nobody knows their connection
+// (nat_icmp_send).
+func (t *Table) TellsServers() bool { return t.settings.natICMPSend }
+
+// SchedulesICMP tells that an ICMP error may begin a connection (schedule_icmp).
+func (t *Table) SchedulesICMP() bool { return t.settings.scheduleICMP }
+
+// Closes tells whether a packet is the end of a connection that nobody answers.
+//
+// Kernel: net/netfilter/ipvs/ip_vs_core.c, is_tcp_reset and is_sctp_abort.
+func (h *Header) Closes() bool {
+	switch {
+	case h.Proto == packet.TCP && len(h.L4) >= 20:
+		return h.L4[13]&tcpRST != 0
+	case h.Proto == packet.SCTP && len(h.L4) >= sctpHeader+4:
+		return h.L4[sctpHeader] == chunkAbort
+	}
+	return false
+}
+
+// Known finds the connection of a quoted packet of a client, zero for none.
+func (t *Table) Known(w *world.World, h *Header) ConnID {
+	t.expire(w)
+	k, ok := h.in()
+	if !ok {
+		return 0
+	}
+	return t.find(w, k)
+}
+
+// Schedule makes a connection for a packet that is known to have none.
+func (t *Table) Schedule(w *world.World, h *Header) Decision { return t.trySchedule(w, h) }
+
+// Count counts a packet of a connection that changes nothing else.
+func (t *Table) Count(w *world.World, id ConnID) { t.conn(w, id).packets++ }
+
+// Tracks tells whether a service makes the host track connections: one that the FTP helper
+// serves by NAT.
+//
+// Kernel: net/netfilter/ipvs/ip_vs_ctl.c, ip_vs_register_conntrack; with vs.conntrack nothing
+// of IPVS does.
+func (t *Table) Tracks() bool {
+	for i := range t.servers {
+		if t.servers[i].Method == Masq && t.servers[i].svc.Port == ftpPort {
+			return true
+		}
+	}
+	return false
+}

@@ -132,6 +132,8 @@ type Meta struct {
 	// Partial tells that a socket left the transport checksum to the device
 	// (CHECKSUM_PARTIAL). The bytes here always hold the whole one.
 	Partial bool
+	// IPVS tells that the load balancer saw the packet (ipvs_property): it looks no more.
+	IPVS bool
 	// IgnoreDF tells that the packet may be cut although it says DF (skb->ignore_df): its
 	// socket left that to the kernel.
 	IgnoreDF bool

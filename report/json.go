@@ -464,6 +464,11 @@ func (n names) rest(h jsonHead, e trace.Event) any {
 	case *trace.Fragment:
 		h.Type = "fragment"
 		return jsonFragment{jsonHead: h, MTU: e.MTU, Pieces: e.Pieces}
+	case *trace.IPVS:
+		return n.ipvsJSON(h, e)
+	case *trace.Encap:
+		h.Type = "encap"
+		return jsonEncap{h, e.Method, e.From.String(), e.To.String()}
 	case *trace.Drop:
 		h.Type = "drop"
 		return jsonDrop{h, string(e.Reason), string(e.Why), n.by(e.By)}

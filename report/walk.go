@@ -342,6 +342,10 @@ func (t *teller) decision(s *Step) {
 		if !e.Found {
 			t.add("neighbour", "", "%s on %s: no MAC address", e.Addr, t.n.dev(e.Dev))
 		}
+	case *trace.IPVS:
+		t.ipvs(e)
+	case *trace.Encap:
+		t.add("tunnel", e.Method, "%s > %s", e.From, e.To)
 	case *trace.Fragment:
 		t.add("fragments", "", "%d pieces for MTU %d", e.Pieces, e.MTU)
 	case *trace.Reassemble:

@@ -254,6 +254,25 @@ type (
 		From, To Endpoint
 		Source   *SourceChoice // of MASQUERADE
 	}
+	// IPVS is what the load balancer did with a packet: of a client, or a server's answer
+	// (Back).
+	IPVS struct {
+		Head
+		Service       int // number of the service, -1 where the packet's is not known
+		Index         int // of the real server in the service, -1 for none
+		Method        uint8
+		Client        Endpoint
+		Virtual, Real Endpoint
+		State         string // the connection's, behind the packet
+		New, Back     bool
+	}
+	// Encap is a packet that was put into another one.
+	Encap struct {
+		Head
+		Method string // ipip, gue, gre
+		From   packet.Addr
+		To     packet.Addr
+	}
 	// Route is a routing decision.
 	Route struct {
 		Head

@@ -33,6 +33,8 @@ var (
 		{-150, "mangle", nil, true, (*Walk).table},
 		{0, "filter", nil, true, (*Walk).table},
 		{50, "security", nil, true, (*Walk).table},
+		{98, "ipvs", ipvsInUse, false, (*Walk).ipvsOut},
+		{99, "ipvs", ipvsInUse, false, (*Walk).ipvsIn},
 		{100, "nat", natInUse, true, (*Walk).nat},
 		{last, "confirm", conntrackInUse, false, (*Walk).confirm},
 	}
@@ -40,6 +42,8 @@ var (
 		{-150, "mangle", nil, true, (*Walk).table},
 		{0, "filter", nil, true, (*Walk).table},
 		{50, "security", nil, true, (*Walk).table},
+		{99, "ipvs", ipvsInUse, false, (*Walk).ipvsForwardICMP},
+		{100, "ipvs", ipvsInUse, false, (*Walk).ipvsOut},
 	}
 	output = []station{
 		{-400, "defrag", defragInUse, false, (*Walk).defrag},
@@ -47,6 +51,8 @@ var (
 		{-200, "conntrack", conntrackInUse, false, (*Walk).track},
 		{-150, "mangle", nil, true, (*Walk).mangleOutput},
 		{-100, "nat", natInUse, true, (*Walk).natOutput},
+		{-99, "ipvs", ipvsInUse, false, (*Walk).ipvsOut},
+		{-98, "ipvs", ipvsInUse, false, (*Walk).ipvsIn},
 		{0, "filter", nil, true, (*Walk).table},
 		{50, "security", nil, true, (*Walk).table},
 	}

@@ -139,6 +139,20 @@ func (h *Host) buildRooms(cfg *Config) (err error) {
 		ipset.Kernel(h.Kernel.Major, h.Kernel.Minor)); err != nil {
 		return fmt.Errorf("sets: %w", err)
 	}
+	return h.buildIPVS(cfg)
+}
+
+// buildIPVS makes the load balancer, where there are services.
+func (h *Host) buildIPVS(cfg *Config) (err error) {
+	if len(cfg.IPVS.Services) == 0 {
+		return nil
+	}
+	h.IPVS, err = ipvs.New(ipvs.Config{Schema: h.schema, Sysctl: cfg.Sysctl, Tracker: h.Conntrack,
+		Services: cfg.IPVS.Services, Timeouts: cfg.IPVS.Timeouts})
+	if err != nil {
+		return fmt.Errorf("ipvs: %w", err)
+	}
+	h.conntrackUsed = h.conntrackUsed || h.IPVS.Tracks()
 	return nil
 }
 

@@ -102,8 +102,12 @@ func (k *Walk) nested(f func()) {
 //
 // Kernel: net/ipv4/netfilter.c, ip_route_me_harder.
 func (k *Walk) reroute(sk uint32) bool {
+	return k.rerouteAs(k.Routes.AddrType(k.p.Src(), 0, field.Src, k.Trace.Notes()), sk)
+}
+
+// rerouteAs is reroute for a source of a known type.
+func (k *Walk) rerouteAs(kind trace.RouteKind, sk uint32) bool {
 	f := k.outFlow(sk)
-	kind := k.Routes.AddrType(k.p.Src(), 0, field.Src, k.Trace.Notes())
 	if kind == trace.Local || kind == trace.Unicast {
 		f.Flags |= anySource
 	} else {

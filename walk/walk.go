@@ -48,6 +48,8 @@ type Walk struct {
 	process bool
 	// tables are the legacy tables being asked, which hold the softirq back.
 	tables int
+	// why is what a stage that is no table says of its drop.
+	why trace.Why
 	// inICMP tells that the kernel's ICMP socket is sending.
 	inICMP bool
 
@@ -151,9 +153,11 @@ func (k *Walk) runHook(hook trace.Hook) trace.Verdict {
 				Priority: st.priority, Name: st.name, In: k.p.In, Out: k.p.Out,
 				PhysIn: k.p.PhysIn, PhysOut: k.p.PhysOut})
 		}
-		k.env.By = trace.RuleRef{Table: -1}
+		k.env.By, k.why = trace.RuleRef{Table: -1}, ""
 		if v := st.run(k, st); v != trace.Accept {
-			k.stopped(v, st)
+			if v != gone {
+				k.stopped(v, st)
+			}
 			return v
 		}
 	}
@@ -169,6 +173,8 @@ func (k *Walk) stopped(v trace.Verdict, st *stage) {
 	by := k.env.By
 	o := &trace.Outcome{Result: trace.Dropped, Reason: "NETFILTER_DROP", Why: "rule-drop"}
 	switch {
+	case k.why != "":
+		o.Why = k.why
 	case by.Table < 0:
 		o.Why = trace.Why(st.name + "-drop")
 	case by.Rule == 0:

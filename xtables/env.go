@@ -4,6 +4,7 @@ import (
 	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/ipset"
+	"github.com/hookpath/hookpath/ipvs"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/nat"
 	"github.com/hookpath/hookpath/packet"
@@ -22,6 +23,7 @@ type Rooms struct {
 	Conntrack *conntrack.Tracker
 	NAT       *nat.NAT
 	Sets      *ipset.Sets
+	IPVS      *ipvs.Table // nil where there is no load balancer
 	Sysctl    link.Sysctl
 	Kernel    Kernel
 }

@@ -28,6 +28,13 @@ const (
 	bridgeIn     = conntrackOut + 65536
 )
 
+// VSIn, VSOut and VSForward are the users of the load balancer in INPUT, OUTPUT and FORWARD.
+const (
+	VSIn User = bridgeIn + 65536 + iota
+	VSOut
+	VSForward
+)
+
 // ConntrackIn is the user of defragmentation in PREROUTING, ConntrackOut that in
 // OUTPUT, and BridgeIn that of bridged packets, in a zone.
 func ConntrackIn(zone uint16) User { return conntrackIn + User(zone) }
