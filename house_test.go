@@ -44,6 +44,7 @@ var house = []string{
 	"demos",
 	"internal/bench",
 	"internal/kernel",
+	"internal/kernel/uml",
 	"internal/kernel/gen",
 	"internal/kernel/compare",
 	"internal/cli",
@@ -53,6 +54,7 @@ var house = []string{
 // outdoors are the only rooms that touch the operating system.
 var outdoors = []string{"snapshot", "dataplane", "web", "demos", "internal/bench",
 	"internal/kernel",
+	"internal/kernel/uml",
 	"internal/kernel/compare",
 	"internal/cli", "cmd"}
 

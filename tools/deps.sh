@@ -21,6 +21,8 @@ need sysctl procps
 need unshare util-linux
 need perl perl-base
 need awk mawk
+need linux.uml user-mode-linux
+need ipvsadm ipvsadm
 need jq jq
 # gcc alone brings no C headers, which the race detector's runtime needs.
 [ -e /usr/include/stdlib.h ] || packages+=(libc6-dev)
