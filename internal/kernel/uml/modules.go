@@ -26,9 +26,8 @@ func moduleNames() []string {
 	return []string{"ts_kmp", "ts_bm", "ts_fsm", "tun", "veth", "dummy", "8021q", "macvlan", "vrf"}
 }
 
-// leftOut change what packets without any rule meet, by being loaded, or are of no
-// use: connection helpers, nf_tables (this kernel has none for IP), sctp by IPVS's
-// persistence engine.
+// leftOut are of no use: nf_tables has no family for IP in this kernel, and what the
+// trackers of H.323 need is not built for it.
 func leftOut(name string) bool {
 	return slices.ContainsFunc([]string{"nft_", "nf_tables", "nf_flow_table", "nf_conntrack_bridge",
 		"nf_conntrack_h323", "nf_nat_h323"},

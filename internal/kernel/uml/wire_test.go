@@ -38,7 +38,6 @@ func TestPacer(t *testing.T) {
 	}
 }
 
-
 // silent is a wire that nobody answers on.
 type silent struct{ bytes.Buffer }
 
