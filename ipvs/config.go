@@ -44,9 +44,6 @@ const (
 	GRE
 )
 
-// String returns ipvsadm's word for the encapsulation.
-func (e Encap) String() string { return [...]string{"ipip", "gue", "gre"}[e] }
-
 // EncapFlags are the checksums of a tunnel (ipvsadm --tun-csum, --tun-remcsum).
 type EncapFlags uint8
 
