@@ -338,10 +338,6 @@ func (r *reader) foreign() error {
 		return err
 	}
 	r.c.Foreign = append(r.c.Foreign, found...)
-	if n := len(r.c.IPVS.Services); n > 0 {
-		what := fmt.Sprintf("IPVS (%d services)", n)
-		r.c.Foreign = append(r.c.Foreign, walk.Foreign{What: what, Hook: "INPUT"})
-	}
 	return nil
 }
 

@@ -175,7 +175,8 @@ func (c *counting) later(l *connList) bool {
 	}
 	return w.Dice.Take(world.Choice{
 		Key: world.Key{What: world.ChoiceLimit, A: uint64(c.rule), B: uint64(c.e.Packet.SKB)},
-		N:   2, Weights: []uint64{uint64(past), uint64(tick - past)}, Values: laterOrNot}) == 0
+		N:   2, Anew: true, Weights: []uint64{uint64(past), uint64(tick - past)},
+		Values: laterOrNot}) == 0
 }
 
 func laterOrNot(i int) string {
