@@ -18,6 +18,9 @@ type View struct {
 	EncapPort             uint16
 	EncapFlags            EncapFlags
 	State                 string
+	// Controlled tells that it hangs on a template, whose virtual port ControlPort is.
+	Controlled  bool
+	ControlPort uint16
 }
 
 // View returns a connection.
@@ -27,6 +30,9 @@ func (t *Table) View(w *world.World, id ConnID) View {
 		CPort: c.cport, VPort: c.vport, RPort: c.rport, Method: c.method,
 		Tracked: c.is(tracked), OnePacket: c.is(onePacket), Service: -1, Index: -1,
 		State: t.stateName(c)}
+	if c.control != 0 {
+		v.Controlled, v.ControlPort = true, t.conn(w, c.control).vport
+	}
 	if c.server >= 0 {
 		s := &t.servers[c.server]
 		v.Service, v.Index = s.svc.number, s.index

@@ -188,6 +188,12 @@ func (h *Host) fill(cfg *Config) error {
 	if err := h.Conntrack.LoadExpects(w, cfg.Expects...); err != nil {
 		return fmt.Errorf("conntrack-expect: %w", err)
 	}
+	if h.IPVS == nil {
+		return nil
+	}
+	if err := h.IPVS.Load(w, cfg.IPVS.Conns); err != nil {
+		return fmt.Errorf("ipvs-conns: %w", err)
+	}
 	return nil
 }
 

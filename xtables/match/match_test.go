@@ -191,6 +191,8 @@ var cases = []matchCase{
 	{ext: "mark", rule: "-m mark --mark 0x10/0xf0", rows: []row{
 		{packetOf{mark: 0x1f}, yes}, {packetOf{mark: 0x2f}, no}}},
 	{ext: "mark", rule: "-m mark ! --mark 0x3/0x1", rows: []row{{packetOf{mark: 3}, yes}, {packetOf{}, yes}}},
+	{ext: "ipvs", rule: "-m ipvs --ipvs", rows: []row{{packetOf{ipvs: true}, yes}, {packetOf{}, no}}},
+	{ext: "ipvs", rule: "-m ipvs ! --ipvs", rows: []row{{packetOf{ipvs: true}, no}, {packetOf{}, yes}}},
 	{ext: "realm", rule: "-m realm --realm 0x5/0xf", hook: in, rows: []row{
 		{packetOf{realm: 0x15}, yes}, {packetOf{realm: 6}, no}}},
 	{ext: "comment", rule: `-m comment --comment "any"`, rows: []row{{packetOf{}, yes}, {packetOf{proto: udp}, yes}}},
@@ -353,7 +355,7 @@ func TestEveryMatchHasCases(t *testing.T) {
 // refused are rules that are read and printed and can't be run.
 var refused = []string{
 	`-m bpf --bytecode "1,6 0 0 1"`, "-m cgroup --cgroup 5", "-p tcp -m osf --genre Linux",
-	"-m ipvs --ipvs", "-m rateest --rateest R --rateest-lt --rateest-bps 8bit",
+	"-m rateest --rateest R --rateest-lt --rateest-bps 8bit",
 }
 
 // TestRefusedAtBuild holds that what can't be run is an error with its place.

@@ -10,6 +10,7 @@ import (
 	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/ipset"
+	"github.com/hookpath/hookpath/ipvs"
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/route"
@@ -81,6 +82,9 @@ func (r *rig) build(rules []string) (err error) {
 	must(e)
 	r.rooms.Conntrack = conntrack.New(&r.schema, conntrack.Config{})
 	r.rooms.Sets, e = ipset.New(&r.schema, rigSets(r.t))
+	must(e)
+	r.rooms.IPVS, e = ipvs.New(ipvs.Config{Schema: &r.schema, Tracker: r.rooms.Conntrack,
+		Services: rigServices()})
 	must(e)
 	if err != nil {
 		return err
@@ -160,6 +164,7 @@ type packetOf struct {
 	socket       uint32
 	local        bool // without a link header
 	ct           packet.CT
+	ipvs         bool // the load balancer has seen it
 }
 
 func or[T comparable](v, def T) T {
@@ -215,7 +220,7 @@ func (d packetOf) build(t testing.TB) *packet.Packet {
 		t.Fatal("the packet can't be built")
 	}
 	p.In, p.Out, p.PhysIn, p.PhysOut, p.Type = d.in, d.out, d.physIn, d.physOut, d.typ
-	p.Mark, p.Realm, p.Socket, p.CT = d.mark, d.realm, d.socket, d.ct
+	p.Mark, p.Realm, p.Socket, p.CT, p.IPVS = d.mark, d.realm, d.socket, d.ct, d.ipvs
 	return p
 }
 
@@ -276,6 +281,13 @@ func rigRoutes() []route.Route {
 	return []route.Route{local("lo", "127.0.0.0/8"), local("eth0", "10.0.0.1/32"),
 		local("eth1", "10.1.0.1/32"), broadcast, onLink("eth0", "10.0.0.0/24"),
 		onLink("eth1", "10.1.0.0/24")}
+}
+
+// rigServices have one real server, which is reached by NAT.
+func rigServices() []ipvs.Service {
+	return []ipvs.Service{{Family: trace.IPv4, Proto: packet.TCP,
+		Addr: packet.MustParseAddr("10.0.0.1"), Port: 80, Scheduler: "rr", Mask: 32,
+		Dests: []ipvs.Dest{{Addr: packet.MustParseAddr("10.1.0.9"), Port: 8080, Weight: 1}}}}
 }
 
 // rigSockets have the numbers 1 to 3: a user's, root's, and one that nobody owns.
