@@ -89,7 +89,7 @@ func (b *Branch) Arrived() bool {
 	if o == nil || o.Result != trace.Transmitted && o.Result != trace.Delivered {
 		return false
 	}
-	return b.Reply == 0 || b.answered()
+	return b.Reply == 0 || b.answered() && b.strays() == nil
 }
 
 func (b *Branch) answered() bool {

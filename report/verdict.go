@@ -78,6 +78,11 @@ func (b *Branch) doubtful(v verdict) verdict {
 // broken is the verdict where the packet arrives and its answer does not.
 func (b *Branch) broken(v verdict) verdict {
 	v.good, v.word = -1, "BROKEN"
+	if s := b.strays(); s != nil {
+		v.text += " The answer has another source than the client asked."
+		v.place, v.why = b.strayPlace(), s.why()
+		return v
+	}
 	for i := range b.Outcomes {
 		if o := &b.Outcomes[i]; o.SKB == b.Reply {
 			n := names{o.Host}
@@ -86,6 +91,24 @@ func (b *Branch) broken(v verdict) verdict {
 		}
 	}
 	return v
+}
+
+// strayPlace is where the answer took its way: the last route of the host that sent it.
+func (b *Branch) strayPlace() string {
+	for i := range b.Steps {
+		s := &b.Steps[i]
+		r, ok := s.Event.(*trace.Route)
+		if !ok || !s.Reply || r.SKB != b.Reply || r.Index < 0 {
+			continue
+		}
+		f := s.Host.Routes
+		text := f.RouteText(r.Index)
+		if r.Rule >= 0 {
+			text = fmt.Sprintf("rule %d %s, %s", f.Rule(r.Rule).Priority, f.TableName(r.Table), text)
+		}
+		return fmt.Sprintf("%s, answer: %s", s.Host.Name, text)
+	}
+	return ""
 }
 
 // receiver is who took a packet.

@@ -128,7 +128,7 @@ func (t *teller) hookRun(e *trace.HookRun) {
 	}
 	t.table, t.spoke = e.Name, false
 	switch e.Name {
-	case "conntrack", "confirm", "defrag":
+	case "conntrack", "confirm", "defrag", "ipvs":
 		return
 	}
 	t.quiet = append(t.quiet, e.Name)

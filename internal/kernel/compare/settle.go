@@ -16,7 +16,7 @@ import (
 // the memories that are kept side by side.
 const (
 	maxBranches = 64
-	maxStates   = 8
+	maxStates   = 32
 )
 
 // agreement is what a search for the kernel's dice found.
