@@ -31,8 +31,10 @@ type serviceList struct {
 	dests    map[destKey]int
 }
 
-func newServiceList() *serviceList {
-	return &serviceList{numbers: map[serviceKey]int{}, dests: map[destKey]int{}}
+// newServiceList makes a list for the services of a file with so many lines, most of which
+// are real servers'.
+func newServiceList(lines int) *serviceList {
+	return &serviceList{numbers: map[serviceKey]int{}, dests: make(map[destKey]int, lines)}
 }
 
 func keyOf(s *ipvs.Service) serviceKey {

@@ -420,7 +420,7 @@ func TestIPVSRoundTrip(t *testing.T) {
 
 // drawServices draws tables that ipvsadm could have made.
 func drawServices(t *rapid.T) []ipvs.Service {
-	l := newServiceList()
+	l := newServiceList(0)
 	for range rapid.IntRange(0, 6).Draw(t, "services") {
 		s := drawService(t)
 		if l.addService(place{}, s) != nil {
@@ -510,7 +510,7 @@ func FuzzIPVS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _ = parseIPVSTimeouts("f", data)
 		if c, err := parseIPVSConns("f", data, 0); err == nil {
-			c.control(newServiceList())
+			c.control(newServiceList(0))
 		}
 		if l, err := parseIPVSSave("f", data); err == nil {
 			text := saveOf(l.services)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"math"
 	"slices"
 	"strconv"
@@ -26,11 +27,16 @@ type ipvsListing struct {
 // parseIPVSList reads `ipvsadm -L -n` with --nosort, --thresholds, --persistent-conn or
 // --tun-info, or /proc/net/ip_vs, whose times are ticks of which a second has hz.
 func parseIPVSList(file string, data []byte, hz int) (*ipvsListing, error) {
-	l := &ipvsListing{serviceList: newServiceList(),
+	l := &ipvsListing{serviceList: newServiceList(bytes.Count(data, []byte{'\n'})),
 		columns: ipvsColumns{"Forward", "Weight", "ActiveConn", "InActConn"}}
 	r := listReader{list: l, hz: hz}
+	var words []string
 	err := eachLine(file, data, func(p place, line string) error {
-		r.wordList = wordList{p, strings.Fields(line)}
+		words = words[:0] // one room for all lines
+		for w := range strings.FieldsSeq(line) {
+			words = append(words, w)
+		}
+		r.wordList = wordList{p, words}
 		return r.line(line)
 	})
 	if err != nil {
@@ -80,7 +86,7 @@ func (r *listReader) heading(names []string) error {
 				name)
 		}
 	}
-	r.list.columns = names[1:]
+	r.list.columns = slices.Clone(names[1:])
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"math"
 	"slices"
 	"strings"
@@ -17,14 +18,19 @@ const defaultPersistence = 360
 // real servers come out in the order that the kernel's list has after these commands: the
 // one that was added last first.
 func parseIPVSSave(file string, data []byte) (*serviceList, error) {
-	list := newServiceList()
+	list := newServiceList(bytes.Count(data, []byte{'\n'}))
+	var words, seen []string // one room for all lines
+	var l saveLine
 	err := eachLine(file, data, func(p place, text string) error {
 		if strings.HasPrefix(text, "#") {
 			return nil
 		}
-		l := saveLine{wordList: &wordList{p, splitOptions(text)}, method: ipvs.Direct}
+		words = splitOptions(words[:0], text)
+		l = saveLine{wordList: wordList{p, words}, method: ipvs.Direct, seen: seen[:0]}
 		l.accept("ipvsadm")
-		return l.read(list)
+		err := l.read(list)
+		seen = l.seen
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -35,14 +41,15 @@ func parseIPVSSave(file string, data []byte) (*serviceList, error) {
 	return list, nil
 }
 
-// splitOptions cuts a line into words; --option=value makes two.
-func splitOptions(text string) []string {
-	words := strings.Fields(text)
-	for i := 0; i < len(words); i++ {
-		if name, val, ok := strings.Cut(words[i], "="); ok && strings.HasPrefix(name, "--") {
-			words[i] = name
-			words = slices.Insert(words, i+1, val)
+// splitOptions appends the words of a line; --option=value makes two.
+func splitOptions(words []string, text string) []string {
+	for w := range strings.FieldsSeq(text) {
+		name, val, ok := strings.Cut(w, "=")
+		if ok && strings.HasPrefix(name, "--") {
+			words = append(words, name, val)
+			continue
 		}
+		words = append(words, w)
 	}
 	return words
 }
@@ -58,13 +65,13 @@ func (l *serviceList) reverse(service int) {
 
 // saveLine is one command.
 type saveLine struct {
-	*wordList
+	wordList
 	server      bool // -a, not -A
 	named       bool // -t, -u, --sctp-service or -f was there
 	v6          bool
 	svc         ipvs.Service
 	flags, mask string
-	real        *ipvsEnd
+	real        ipvsEnd
 	method      ipvs.Method
 	dest        ipvs.Dest
 	tunnel      string // the last option of a tunnel
@@ -215,8 +222,7 @@ func (l *saveLine) serverOption(o string) error {
 		return err
 	}
 	if o == "-r" || o == "--real-server" {
-		e, err := ipvsEndOf(l.place, o, val)
-		l.real = &e
+		l.real, err = ipvsEndOf(l.place, o, val)
 		return err
 	}
 	n, err := ipvsNumber(l.place, o, val, math.MaxInt32)
@@ -322,7 +328,7 @@ func (l *saveLine) addServer(list *serviceList) error {
 	if !ok {
 		return l.errorf("there is no -A for the service %s", l.svc.String())
 	}
-	if l.real == nil {
+	if l.real.addr.IsZero() {
 		return l.errorf("-r: the real server is missing")
 	}
 	d := &l.dest

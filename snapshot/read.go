@@ -210,7 +210,7 @@ func (c *collector) dirs(base string) ([]*Dir, error) {
 	var stray []string
 	for p, data := range c.files {
 		dir, name, known := splitName(p)
-		if !known {
+		if !known || c.better(dir, name, p) {
 			if path.Base(p) != "demo.json" { // tells about a demo, not about its host
 				stray = append(stray, p)
 			}
@@ -230,6 +230,21 @@ func (c *collector) dirs(base string) ([]*Dir, error) {
 	}
 	giveStray(byDir, stray)
 	return sortedDirs(byDir), nil
+}
+
+// better tells whether another file is there that holds what this one does under another
+// name: the name that comes first in the alphabet counts, the canonical one before all.
+func (c *collector) better(dir, name, p string) bool {
+	if _, ok := c.files[path.Join(dir, name)]; ok {
+		return path.Join(dir, name) != p
+	}
+	for other, canonical := range names {
+		if _, ok := c.files[path.Join(dir, other)]; ok && canonical == name &&
+			path.Join(dir, other) < p {
+			return true
+		}
+	}
+	return false
 }
 
 // giveStray notes files that nobody reads with the snapshot that they lie in.

@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -205,6 +206,38 @@ func TestScript(t *testing.T) {
 		}
 		if _, _, known := splitName(c.file); !known {
 			t.Errorf("%s is taken and not known as a file of a snapshot", c.file)
+		}
+	}
+}
+
+// TestOneFileOfTwoNames reads the file that has the name which the tool's output has in a
+// snapshot, and tells that the other is not read.
+func TestOneFileOfTwoNames(t *testing.T) {
+	for _, row := range []struct{ names, read, unread []string }{
+		{[]string{"ipvs", "ip_vs", "ipvsadm"}, []string{"ipvs"}, []string{"ip_vs", "ipvsadm"}},
+		{[]string{"ip_vs", "ipvsadm"}, []string{"ip_vs"}, []string{"ipvsadm"}},
+		{[]string{"ip-link", "ip-link.json"}, []string{"ip-link.json"}, []string{"ip-link"}},
+		{[]string{"a/ip_vs", "b/ipvsadm"}, []string{"a/ip_vs", "b/ipvsadm"}, nil},
+	} {
+		c := newCollector("x")
+		for _, name := range row.names {
+			if err := c.add(name, strings.NewReader(name), int64(len(name))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dirs, err := c.dirs("x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read, unread []string
+		for _, d := range dirs {
+			unread = append(unread, d.Unread...)
+			for _, data := range d.Files {
+				read = append(read, string(data))
+			}
+		}
+		if !slices.Equal(read, row.read) || !slices.Equal(unread, row.unread) {
+			t.Errorf("%v: read %v, not read %v", row.names, read, unread)
 		}
 	}
 }

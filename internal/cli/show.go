@@ -15,7 +15,7 @@ func newShow(e *Env) *cobra.Command {
 	var snapshots []string
 	c := &cobra.Command{
 		Use:   "show [-s SNAPSHOT]...",
-		Short: "What was read of a host: interfaces, rules, routes, sets, and what stands at each hook",
+		Short: "What was read of a host: interfaces, rules, routes, sets, services, and what stands at each hook",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := loadLab(e, snapshots)
@@ -42,6 +42,7 @@ func (n *node) show(w io.Writer) {
 	n.showLinks(w)
 	n.showTables(w)
 	n.showRoutes(w)
+	n.showServices(w)
 	c := n.Config()
 	fmt.Fprintf(w, "memory       %d connections, %d sets, %d sockets; connections are tracked: %s\n",
 		len(c.Flows), len(c.Sets), len(c.Sockets), yesNo(n.Tracks()))
