@@ -127,7 +127,7 @@ func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
 		return false, fmt.Errorf("seed %d question %s: %s", p.seed, q.ID, a.Err)
 	}
 	g.Learn(a)
-	if a.Send == "EADDRINUSE" { // an earlier question's socket has the port
+	if a.Send == "EADDRINUSE" || a.Send == "EADDRNOTAVAIL" { // an earlier question's socket has the port
 		return true, nil
 	}
 	t.Packets++

@@ -161,6 +161,8 @@ func (g *Gen) answerTCP(b []byte, n int) []byte {
 	}
 	if old&0x10 == 0 {
 		ack = 5000
+	} else {
+		ack, next = g.around(ack), g.around(next)
 	}
 	b = b[:n+20]
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
@@ -170,6 +172,14 @@ func (g *Gen) answerTCP(b []byte, n int) []byte {
 	b[n+12], b[n+13] = 5<<4, g.answerFlags(old)
 	binary.BigEndian.PutUint16(b[n+14:], 8192)
 	return b
+}
+
+// around draws, at times, a number at the edge of a window of 8,192 bytes or far from it.
+func (g *Gen) around(n uint32) uint32 {
+	if !g.chance(8) {
+		return n
+	}
+	return n + one[uint32](g, 8191, 8192, 8193, 70000, ^uint32(0), ^uint32(8192), ^uint32(70000))
 }
 
 func (g *Gen) answerFlags(old uint8) uint8 {
