@@ -120,5 +120,4 @@ type Conn struct {
 	Expires             world.Instant
 	Mark                uint32 // of a mark's template, which has it in place of Virtual
 	Template, OnePacket bool
-	Control             int // 1 + the number of the connection that controls this one
 }

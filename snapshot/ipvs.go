@@ -34,7 +34,7 @@ func (r *reader) ipvs() error {
 	if err := v.timeouts(); err != nil {
 		return err
 	}
-	if err := v.conns(services); err != nil {
+	if err := v.conns(); err != nil {
 		return err
 	}
 	r.c.IPVS.Services = services.services
@@ -306,7 +306,7 @@ func parseIPVSTimeouts(file string, data []byte) (t ipvs.Timeouts, err error) {
 }
 
 // conns reads ipvs-conns.
-func (v *ipvsReader) conns(services *serviceList) error {
+func (v *ipvsReader) conns() error {
 	file, data, ok := v.file("ipvs-conns")
 	if !ok {
 		v.assume("no ipvs-conns file: nobody has a connection to a service yet")
@@ -319,7 +319,6 @@ func (v *ipvsReader) conns(services *serviceList) error {
 	if c.engines > 0 {
 		v.assume("ipvs-conns: what persistence engines keep of %d templates is not read", c.engines)
 	}
-	c.control(services)
 	v.c.IPVS.Conns = c.conns
 	return nil
 }
