@@ -544,3 +544,44 @@ func FuzzIPVS(f *testing.F) {
 		}
 	})
 }
+
+// TestIPVSCorpus reads lists of real hosts, and prints them as they were: in pasted ones
+// blanks at the ends of lines got lost. In one the heading is broken.
+func TestIPVSCorpus(t *testing.T) {
+	root := os.Getenv("HOOKPATH_CORPUS")
+	if root == "" {
+		t.Skip("HOOKPATH_CORPUS is not set")
+	}
+	files, err := filepath.Glob(filepath.Join(root, "ipvs", "*.ipvsadm-*"))
+	if err != nil || len(files) < 6 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	bare := func(text string) (out []string) {
+		for line := range strings.Lines(text) {
+			if line = strings.TrimRight(line, " \n"); line != "" && line[0] != 'I' {
+				out = append(out, line)
+			}
+		}
+		return out
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := parseIPVSList("f", data, 250)
+		if strings.HasSuffix(file, "kep-265-1.ipvsadm-ln.txt") {
+			if err == nil || err.Error() != `f:2: "Port" is not a line of ipvsadm -L -n` {
+				t.Errorf("%s: %v", file, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+			continue
+		}
+		if got, want := bare(listOf(l.services)), bare(string(data)); !slices.Equal(got, want) {
+			t.Errorf("%s: got\n%s\nwant\n%s", file, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
