@@ -74,10 +74,15 @@ func (f *verifyFlags) run(e *Env, text string) error {
 	if err != nil {
 		return err
 	}
+	n := l.find(q.Host)
+	if n.IPVS.InUse() {
+		return fmt.Errorf("host %s has IPVS services, and verify lays none out: its kernel would answer "+
+			"without them; trace walks them", n.Name)
+	}
 	if err := kernel.Usable(); err != nil {
 		return err
 	}
-	v := &verification{e: e, l: l, n: l.find(q.Host), flags: f, question: text, chosen: chosen}
+	v := &verification{e: e, l: l, n: n, flags: f, question: text, chosen: chosen}
 	err = v.run(ctx, q)
 	switch {
 	case ctx.Err() != nil:
