@@ -57,6 +57,8 @@ type Link struct {
 	// Table is the routing table of a VRF.
 	Table uint32
 	VLAN  uint16 // the VLAN id of a vlan device
+	// TunnelLocal and TunnelRemote are the ends of an ipip tunnel; zero is any.
+	TunnelLocal, TunnelRemote packet.Addr
 	// NoHeader tells that frames have no link header, as of a tun device.
 	NoHeader bool
 	// AltNames are other names that rules may use.

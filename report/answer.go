@@ -71,14 +71,42 @@ type Deps struct {
 	*field.Deps
 }
 
-// Main is the outcome of the question's packet.
-func (b *Branch) Main() *Outcome {
+// Main is the outcome of the question's packet, or of what a tunnel made of it.
+func (b *Branch) Main() *Outcome { return b.end(1) }
+
+// end is the outcome of a packet. One that went into a tunnel, or came out of one, goes on as
+// another.
+func (b *Branch) end(skb int) *Outcome {
 	for i := range b.Outcomes {
-		if b.Outcomes[i].SKB == 1 {
-			return &b.Outcomes[i]
+		o := &b.Outcomes[i]
+		if o.SKB != skb {
+			continue
 		}
+		if o.Why == "encapsulated" || o.Why == "decapsulated" {
+			if next := b.child(skb); next > skb {
+				return b.end(next)
+			}
+		}
+		return o
 	}
 	return nil
+}
+
+// child is the packet that was made of another one, zero for none.
+func (b *Branch) child(skb int) int {
+	for i := range b.Steps {
+		switch e := b.Steps[i].Event.(type) {
+		case *trace.LocalOut:
+			if e.Parent == skb {
+				return e.SKB
+			}
+		case *trace.Receive:
+			if e.Parent == skb {
+				return e.SKB
+			}
+		}
+	}
+	return 0
 }
 
 // Arrived tells whether the question's packet was forwarded or delivered, and its

@@ -20,6 +20,11 @@ type (
 		New        bool   `json:"new,omitempty"`
 		Answer     bool   `json:"answer,omitempty"`
 	}
+	jsonDecap struct {
+		jsonHead
+		Method string `json:"method"`
+		Dev    string `json:"dev"`
+	}
 	jsonEncap struct {
 		jsonHead
 		Method string `json:"method"`

@@ -469,6 +469,9 @@ func (n names) rest(h jsonHead, e trace.Event) any {
 	case *trace.Encap:
 		h.Type = "encap"
 		return jsonEncap{h, e.Method, e.From.String(), e.To.String()}
+	case *trace.Decap:
+		h.Type = "decap"
+		return jsonDecap{h, e.Method, n.dev(e.Dev)}
 	case *trace.Drop:
 		h.Type = "drop"
 		return jsonDrop{h, string(e.Reason), string(e.Why), n.by(e.By)}

@@ -96,6 +96,7 @@ func every(t testing.TB) []trace.Event {
 		&trace.IPVS{Head: head(), Service: -1, Index: -1, State: "SYN_RECV", New: true,
 			Real: trace.Endpoint{Addr: server, Port: 80}},
 		&trace.Encap{Head: head(), Method: "ipip", From: client, To: server},
+		&trace.Decap{Head: head(), Method: "ipip", Dev: 1},
 		&trace.Deliver{Head: head(), Dev: 2, Frame: f[14:]},
 		&trace.Transmit{Head: head(), Dev: 3, Frame: f},
 		&trace.Drop{Head: trace.Head{SKB: 1}, Reason: "NETFILTER_DROP", Why: "policy-drop", By: &policy},

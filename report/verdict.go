@@ -198,6 +198,8 @@ var whyTexts = map[trace.Why]string{
 	"no-protocol":         "nobody on the host speaks this protocol",
 	"ttl":                 "its time to live is used up",
 	"mtu":                 "it is larger than the MTU and must not be fragmented",
+	"decapsulated":        "the packet in it went on, as another packet",
+	"tunnel-congestion":   "its tunnel saw congestion, which the packet in it can't carry",
 	"encapsulated":        "it left in a tunnel, as another packet",
 	"no-server":           "the virtual service has no real server that may take it",
 	"no-connection":       "it comes from a real server, and no connection asked for it",

@@ -344,6 +344,8 @@ func (t *teller) decision(s *Step) {
 		}
 	case *trace.IPVS:
 		t.ipvs(e)
+	case *trace.Decap:
+		t.add("tunnel", e.Method, "the packet in it goes on as received by %s", t.n.dev(e.Dev))
 	case *trace.Encap:
 		t.add("tunnel", e.Method, "%s > %s", e.From, e.To)
 	case *trace.Fragment:

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -135,8 +136,10 @@ func kindJSON(o *object, l *link.Link) error {
 	var info struct {
 		Kind string `json:"info_kind"`
 		Data struct {
-			Table *uint64 `json:"table"`
-			ID    *uint64 `json:"id"`
+			Table  *uint64 `json:"table"`
+			ID     *uint64 `json:"id"`
+			Local  string  `json:"local"`
+			Remote string  `json:"remote"`
 		} `json:"info_data"`
 	}
 	if err := o.get("linkinfo", &info); err != nil {
@@ -154,8 +157,19 @@ func kindJSON(o *object, l *link.Link) error {
 			return o.errorf("vlan %s: id is missing", l.Name)
 		}
 		l.VLAN = uint16(*info.Data.ID)
+	case "ipip":
+		l.TunnelLocal, l.TunnelRemote = tunnelEnd(info.Data.Local), tunnelEnd(info.Data.Remote)
 	}
 	return nil
+}
+
+// tunnelEnd is an end of a tunnel, zero for "any".
+func tunnelEnd(s string) packet.Addr {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return packet.Addr{}
+	}
+	return packet.AddrFrom(a)
 }
 
 func setFlags(l *link.Link, p place, flags []string) error {

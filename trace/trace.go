@@ -273,6 +273,12 @@ type (
 		From   packet.Addr
 		To     packet.Addr
 	}
+	// Decap is a packet that was taken out of another one, by a tunnel's device.
+	Decap struct {
+		Head
+		Method string
+		Dev    packet.Dev
+	}
 	// Route is a routing decision.
 	Route struct {
 		Head

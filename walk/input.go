@@ -50,6 +50,7 @@ func (k *Walk) protocol() {
 	switch {
 	case proto == packet.ICMP:
 		k.icmpReceive()
+	case proto == packet.IPIP && k.decapsulate():
 	case sock != 0:
 		k.delivered(sock)
 	case proto == packet.UDP || proto == packet.UDPLite:
