@@ -3,6 +3,7 @@ package walk
 import (
 	"fmt"
 
+	"github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/route"
 	"github.com/hookpath/hookpath/trace"
@@ -216,13 +217,18 @@ func (k *Walk) mangleOutput(st *stage) trace.Verdict {
 	return v
 }
 
-// natOutput translates and routes anew when the destination changed.
+// natOutput translates, and routes anew what belongs to a connection whose destination was
+// changed, whether this packet's is or not.
 //
 // Kernel: net/netfilter/nf_nat_proto.c, nf_nat_ipv4_local_fn.
 func (k *Walk) natOutput(st *stage) trace.Verdict {
-	dst := k.p.Dst()
 	v := k.nat(st)
-	if v != trace.Accept || k.p.Dst() == dst {
+	f := k.Conntrack.Get(k.World, k.p.CT.Flow)
+	if v != trace.Accept || f == nil {
+		return v
+	}
+	d := conntrack.DirOf(k.p.CT.Info)
+	if f.Tuples[d].Dst == f.Tuples[d.Not()].Src {
 		return v
 	}
 	if !k.reroute(k.p.Socket) {
