@@ -44,6 +44,7 @@ func (k *Walk) SendReset(*xtables.Env) {
 	k.nested(func() {
 		to := k.p
 		k.begin(b, to)
+		k.p.Partial = true // nf_reject_ip_tcphdr_put
 		rerouted := false
 		k.seen(view{}.answering(), func() { rerouted = k.reroute(sk) })
 		if !rerouted {

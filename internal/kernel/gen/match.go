@@ -560,9 +560,10 @@ func addRecent(g *Gen, r *rule) {
 	case 0, 1:
 		g.not(r, nil, "--set", name, side)
 	case 2:
-		g.not(r, nil, "--rcheck", one(g, "", "--seconds 600", "--seconds 600 --hitcount 2"), name, side)
+		g.not(r, nil, "--rcheck", one(g, "", "--seconds 600", "--hitcount 1",
+			"--seconds 600 --hitcount 2"), name, side)
 	case 3:
-		g.not(r, nil, "--update", one(g, "", "--hitcount 3", "--rttl"), name, side)
+		g.not(r, nil, "--update", one(g, "", "--hitcount 1", "--hitcount 2", "--rttl"), name, side)
 	case 4:
 		g.not(r, nil, "--remove", name, side)
 	}
