@@ -78,7 +78,11 @@ func (r *Run) Collect(name string) (map[string]string, error) {
 }
 
 func (r *Run) collect(h *host, files map[string]string) error {
-	for _, c := range collectors(h.backend) {
+	commands := collectors(h.backend)
+	if h.balances() {
+		commands = append(commands, serviceFiles()...)
+	}
+	for _, c := range commands {
 		if h.spare(c.file) {
 			continue
 		}
@@ -86,7 +90,7 @@ func (r *Run) collect(h *host, files map[string]string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
-		files[c.file] = out
+		files[c.file] = h.withoutOurs(c.file, out)
 	}
 	err := r.collectIP(h, files)
 	if err != nil {

@@ -27,6 +27,10 @@ type host struct {
 	sockets []int              // of the snapshot
 	kept    map[socketSpec]int // that questions left behind
 	dirty   bool               // a question may have changed more than conntrack
+	plain   bool               // no nf_tables for IP here: see plain.go
+	inputs  *inputs            // nil unless plain
+	tables  map[string]bool    // of the snapshot's rules, if plain
+	polled  []unix.PollFd
 }
 
 // meta is what we read of meta.json.
@@ -80,7 +84,11 @@ func (h *host) watch(context.Context) error {
 	if h.ctl, err = dial(); err != nil {
 		return err
 	}
-	if err := h.ctl.install(); err != nil {
+	err = h.ctl.install()
+	if h.plain = errors.Is(err, unix.EOPNOTSUPP); h.plain {
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	forwarding := h.Files["sysctl"] == ""
@@ -266,10 +274,13 @@ func (h *host) load(ctx context.Context) error {
 		return &UnsupportedError{h.Name, "iptables-nft-save", "two sets of rules",
 			"a run loads either legacy or nf_tables rules"}
 	}
-	for _, file := range []string{"ebtables-save", "arptables-save", "ipvsadm-save", "ipvs"} {
+	for _, file := range []string{"ebtables-save", "arptables-save"} {
 		if strings.TrimSpace(h.Files[file]) != "" {
 			return &UnsupportedError{h.Name, file, "the file", "not laid out on this kernel"}
 		}
+	}
+	if err := h.loadServices(ctx); err != nil {
+		return err
 	}
 	if text := h.Files["ipset-save"]; strings.TrimSpace(text) != "" {
 		if _, err := tool(ctx, text, "ipset", "restore"); err != nil {
@@ -278,6 +289,9 @@ func (h *host) load(ctx context.Context) error {
 	}
 	text, backend := h.rulesFile()
 	h.backend = backend
+	if h.plain {
+		return h.loadPlain(ctx, text)
+	}
 	if strings.TrimSpace(text) == "" {
 		return nil
 	}
@@ -285,7 +299,11 @@ func (h *host) load(ctx context.Context) error {
 	if backend == NFT {
 		program = "iptables-nft-restore"
 	}
-	args := []string{program}
+	return h.restore(ctx, text, program)
+}
+
+// restore runs iptables-restore.
+func (h *host) restore(ctx context.Context, text string, args ...string) error {
 	if countsPolicies(text) {
 		args = append(args, "--counters")
 	}
@@ -339,6 +357,10 @@ func (h *host) number(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
+	if h.plain {
+		text = withoutPlainProbes(text, h.hasTable)
+		h.book.ours = plainCounts()
+	}
 	h.book.read("ip", text)
 	if backend != NFT {
 		return nil
@@ -369,6 +391,11 @@ func (h *host) open(context.Context) error {
 	h.table.whole = strings.Contains(text, "--ctevents")
 	if err := h.events.join(unix.NFNLGRP_CONNTRACK_NEW); err != nil {
 		return err
+	}
+	if h.plain {
+		if h.inputs, err = openInputs(); err != nil {
+			return err
+		}
 	}
 	return h.table.start(h.ctl)
 }
@@ -404,6 +431,9 @@ func (h *host) close() {
 		closing.Go(t.close)
 	}
 	closing.Wait()
+	if h.inputs != nil {
+		h.inputs.close()
+	}
 	for _, c := range []*conn{h.events, h.ctl} {
 		if c != nil {
 			c.close()

@@ -105,6 +105,27 @@ func (c *conn) wait(seq uint32, f func(message)) error {
 	}
 }
 
+// waitBatch reads until the first error of a batch's messages, or the last one's
+// acknowledgement. A kernel without the subsystem answers for the first one only.
+func (c *conn) waitBatch(first, last uint32) error {
+	for {
+		n, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+		if err != nil {
+			return err
+		}
+		for b := c.buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
+			body, kind, seq, rest := cut(b)
+			b = rest
+			if kind != unix.NLMSG_ERROR || seq < first || seq > last {
+				continue
+			}
+			if err := ackError(body); err != nil || seq == last {
+				return err
+			}
+		}
+	}
+}
+
 // reply reads the messages of one datagram that answer seq.
 func (c *conn) reply(b []byte, seq uint32, f func(message)) (done bool, err error) {
 	for len(b) >= unix.NLMSG_HDRLEN {

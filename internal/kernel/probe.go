@@ -67,6 +67,7 @@ func (c *conn) install() error {
 		return message{family: unix.NFPROTO_INET, attrs: attrs}
 	}
 	batch := message{res: unix.NFNL_SUBSYS_NFTABLES}
+	first := c.seq + 1
 	b := c.request(nil, unix.NFNL_MSG_BATCH_BEGIN, 0, batch)
 	b = c.request(b, kind|unix.NFT_MSG_NEWTABLE, create,
 		inet(attrString(nil, unix.NFTA_TABLE_NAME, probeTable)))
@@ -86,7 +87,7 @@ func (c *conn) install() error {
 	if err := c.send(b); err != nil {
 		return err
 	}
-	if err := c.wait(last, nil); err != nil {
+	if err := c.waitBatch(first, last); err != nil {
 		return fmt.Errorf("nf_tables probe table: %w", err)
 	}
 	return nil

@@ -13,6 +13,15 @@ import (
 // maxHops bounds how often a question's frames cross cables.
 const maxHops = 1000
 
+// Asker is a scenario laid out in some kernel: a Run, or one in another machine.
+// Each method does what Run's does.
+type Asker interface {
+	Ask(Question) (Answer, error)
+	Collect(host string) (map[string]string, error)
+	Dump() ([]string, error)
+	Close() error
+}
+
 // Run is a scenario laid out in this kernel. Its methods are for one goroutine.
 type Run struct {
 	ctx      context.Context
@@ -168,7 +177,7 @@ var memories = []string{"recent", "hashlimit", "limit", "statistic", "quota", "r
 
 // stateful reports whether sequences must start from fresh namespaces.
 func stateful(h Host) bool {
-	if strings.TrimSpace(h.Files["conntrack"]) != "" {
+	if strings.TrimSpace(h.Files["conntrack"]) != "" || h.Files["ipvsadm-save"] != "" {
 		return true
 	}
 	for _, file := range []string{"iptables-save", "iptables-legacy-save",
@@ -231,18 +240,13 @@ func (r *Run) put(h *host, q *Question, a *Answer) error {
 // discard forgets what happened between questions: retransmissions and such.
 func (r *Run) discard() error {
 	for _, h := range r.hosts {
-		err := h.events.poll(func(m message) {
+		err := h.harvest(r.buf, func(m message) {
 			if m.kind == ctNew {
 				h.table.learn(m)
 			}
-		})
+		}, func(*tap, []byte) {}, func(Hex, Delivery) {})
 		if err != nil {
 			return err
-		}
-		for _, t := range h.taps {
-			if err := t.collect(r.buf, func([]byte) {}); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
@@ -293,25 +297,74 @@ type crossing struct {
 func (r *Run) harvest(a *Answer) ([]crossing, error) {
 	var out []crossing
 	for _, h := range r.hosts {
-		if err := h.events.poll(func(m message) { h.report(m, a) }); err != nil {
-			return nil, err
-		}
-		for _, t := range h.taps {
-			err := t.collect(r.buf, func(b []byte) {
-				f := Frame{Host: h.Name, Dev: t.name, Bytes: append(Hex(nil), b...),
-					Cabled: t.peer != nil}
-				a.Out = append(a.Out, f)
-				h.dirty = h.dirty || isARP(b)
-				if t.peer != nil {
-					out = append(out, crossing{t.peer, f.Bytes})
-				}
-			})
-			if err != nil {
-				return nil, err
+		err := h.harvest(r.buf, func(m message) { h.report(m, a) }, func(t *tap, b []byte) {
+			f := Frame{Host: h.Name, Dev: t.name, Bytes: append(Hex(nil), b...),
+				Cabled: t.peer != nil}
+			a.Out = append(a.Out, f)
+			h.dirty = h.dirty || isARP(b)
+			if t.peer != nil {
+				out = append(out, crossing{t.peer, f.Bytes})
 			}
+		}, a.deliver)
+		if err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// harvest hands on the reports, frames and deliveries that are waiting. One poll tells
+// where, since each call into the kernel costs much in user-mode-linux.
+func (h *host) harvest(buf []byte, report func(message), frame func(*tap, []byte),
+	deliver func(Hex, Delivery)) error {
+	waits, err := h.waits()
+	if err != nil {
+		return err
+	}
+	if waits[0].Revents != 0 {
+		if err := h.events.poll(report); err != nil {
+			return err
+		}
+	}
+	for i, t := range h.taps {
+		if waits[1+i].Revents == 0 {
+			continue
+		}
+		if err := t.collect(buf, func(b []byte) { frame(t, b) }); err != nil {
+			return err
+		}
+	}
+	if h.inputs == nil {
+		return nil
+	}
+	return h.inputs.collect(waits[1+len(h.taps):], buf, func(b Hex, dev int, mark uint32) {
+		deliver(b, Delivery{h.Name, h.links[dev], mark})
+	})
+}
+
+// waits polls, without waiting, the events, the taps and the inputs, in this order.
+func (h *host) waits() ([]unix.PollFd, error) {
+	h.polled = append(h.polled[:0], unix.PollFd{Fd: int32(h.events.fd), Events: unix.POLLIN})
+	for _, t := range h.taps {
+		h.polled = append(h.polled, unix.PollFd{Fd: int32(t.fd), Events: unix.POLLIN})
+	}
+	if h.inputs != nil {
+		for _, fd := range h.inputs.fds {
+			h.polled = append(h.polled, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	for {
+		_, err := unix.Poll(h.polled, 0)
+		if err != unix.EINTR {
+			return h.polled, err
+		}
+	}
+}
+
+// deliver files a packet that passed INPUT.
+func (a *Answer) deliver(packet Hex, d Delivery) {
+	a.Delivered = append(a.Delivered, finishChecksum(packet))
+	a.Inputs = append(a.Inputs, d)
 }
 
 // isARP reports whether an Ethernet frame is ARP: the neighbour table changed.
@@ -338,16 +391,19 @@ func (h *host) report(m message, a *Answer) {
 func (h *host) logged(l logged, family uint8, a *Answer) {
 	switch l.group {
 	case groupInput:
-		a.Delivered = append(a.Delivered, finishChecksum(append(Hex(nil), l.payload...)))
-		a.Inputs = append(a.Inputs, Delivery{h.Name, h.links[l.inDev], l.mark})
+		if h.plain && !h.inputs.unknown(l.payload) {
+			return
+		}
+		a.deliver(append(Hex(nil), l.payload...), Delivery{h.Name, h.links[l.inDev], l.mark})
 	case groupSent:
 		a.Sent = append(a.Sent, finishChecksum(append(Hex(nil), l.payload...)))
 	case groupTrace:
-		if s, ok := h.book.legacyStep(familyName(family), l.prefix); ok {
-			s.Host = h.Name
-			a.Steps = append(a.Steps, s)
-		} else {
+		s, ok := h.book.legacyStep(familyName(family), l.prefix)
+		switch s.Host = h.Name; {
+		case !ok:
 			a.Logs = append(a.Logs, l.prefix)
+		case !h.plain || s.N > 0 && h.hasTable(s.Table):
+			a.Steps = append(a.Steps, s)
 		}
 	}
 }

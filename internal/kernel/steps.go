@@ -26,6 +26,7 @@ type chain struct {
 type rulebook struct {
 	chains  map[chainKey]*chain
 	numbers map[ruleHandle]int // nf_tables only
+	ours    map[chainKey]int   // how many of our own stand before a chain's: plain.go
 }
 
 // ruleHandle is a rule's handle, which only its table makes unique.
@@ -139,11 +140,12 @@ func (r *rulebook) legacyStep(family, prefix string) (Step, bool) {
 	s := Step{Family: family, Table: f[0], Chain: strings.Join(f[1:last-1], ":"),
 		Kind: f[last-1]}
 	s.N, _ = strconv.Atoi(f[last])
+	s.N -= r.ours[chainKey{family, s.Table, s.Chain}]
 	c := r.chains[chainKey{family, s.Table, s.Chain}]
 	switch {
-	case c == nil:
+	case c == nil, s.N < 1: // one of our own
 	case s.N <= len(c.targets):
-		s.Kind, s.Verdict = "rule", c.targets[max(s.N, 1)-1]
+		s.Kind, s.Verdict = "rule", c.targets[s.N-1]
 	case s.Kind == "policy":
 		s.Verdict = c.policy
 	case s.Kind == "return":

@@ -35,13 +35,22 @@ type Tally struct {
 	// Keep, if not empty, is a folder that gets a snapshot and the questions so far of
 	// each disagreement, for hookpath trace -s DIR/SEED/r --packets DIR/SEED/packets.
 	Keep string
+	// Open lays scenarios out. Nil is kernel.Open: in this machine's kernel.
+	Open func(context.Context, kernel.Scenario) (kernel.Asker, error)
+}
+
+func (t *Tally) open(ctx context.Context, sc kernel.Scenario) (kernel.Asker, error) {
+	if t.Open != nil {
+		return t.Open(ctx, sc)
+	}
+	return kernel.Open(ctx, sc)
 }
 
 // pair is one scenario in both worlds.
 type pair struct {
 	seed    uint64
 	backend kernel.Backend
-	run     *kernel.Run
+	run     kernel.Asker
 	host    *walk.Host
 	state   *world.State
 	others  []*world.State // that agree with the kernel's answers so far as well
@@ -55,7 +64,7 @@ type pair struct {
 func (t *Tally) Run(ctx context.Context, seed uint64, o gen.Options, questions int) error {
 	g := gen.New(seed, o)
 	sc := g.Scenario()
-	r, err := kernel.Open(ctx, sc)
+	r, err := t.open(ctx, sc)
 	if err != nil {
 		return fmt.Errorf("seed %d: lay out: %w", seed, err)
 	}
@@ -111,8 +120,11 @@ func (p *pair) build() error {
 	return nil
 }
 
+// learner hears what the kernel answered, for the questions that follow.
+type learner interface{ Learn(kernel.Answer) }
+
 // ask puts the next question to both. False ends the scenario.
-func (t *Tally) ask(p *pair, g *gen.Gen, q kernel.Question) (bool, error) {
+func (t *Tally) ask(p *pair, g learner, q kernel.Question) (bool, error) {
 	// A trial first: what the engine refuses must not change the kernel's memory.
 	if k := p.trial(&q); k.Err != nil {
 		count(&t.Unsupported, k.Err.Error())

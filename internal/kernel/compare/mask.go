@@ -28,22 +28,25 @@ func (b bits) text() string {
 // mask knows which packets of a question have bytes that the kernel draws. All others
 // are compared as they are.
 type mask struct {
-	// answers are the packets that the host made by itself.
-	answers map[int]bool
+	// answers are the packets that the host made by itself, wraps those that others are in.
+	answers, wraps map[int]bool
 }
 
 func newMask(t *trace.Trace) *mask {
-	m := &mask{answers: map[int]bool{}}
-	pieces, top := false, 0
+	m := &mask{answers: map[int]bool{}, wraps: map[int]bool{}}
+	pieces, top, wrapped := false, 0, 0
 	for _, e := range t.Events {
 		skb := e.Base().SKB
 		switch e := e.(type) {
+		case *trace.Encap:
+			wrapped = skb
 		case *trace.Fragment:
 			pieces = m.answers[skb]
 		case *trace.Neigh, *trace.Transmit: // a piece has a number of its own
 			m.answers[skb] = m.answers[skb] || pieces && skb > top
 		case *trace.LocalOut:
 			m.answers[e.SKB] = m.answers[e.SKB] || e.Parent != 0
+			m.wraps[e.SKB] = wrapped != 0 && e.Parent == wrapped
 		case *trace.Receive: // the host's own copy of an answer
 			m.answers[e.SKB] = m.answers[e.SKB] || m.answers[e.Parent]
 		}
@@ -86,20 +89,20 @@ func (m *mask) same(got, want bits) bool {
 	}
 	g, w := bytes.Clone(got.bytes), bytes.Clone(want.bytes)
 	if m.answers[got.skb] {
-		hideID(g, got.ip)
-		hideID(w, want.ip)
+		hideID(g, got.ip, m.wraps[got.skb])
+		hideID(w, want.ip, m.wraps[got.skb])
 	}
 	return bytes.Equal(g, w)
 }
 
 func isIP4(b []byte, at int) bool { return len(b) >= at+20 && b[at]>>4 == 4 }
 
-// hideID clears what the kernel draws for the ICMP packets that it makes: the IP id,
-// and with it the header's checksum. A reset's id is zero.
+// hideID clears what the kernel draws for the ICMP packets that it makes and for the outer
+// headers of tunnels: the IP id, and with it the header's checksum. A reset's id is zero.
 //
 // Kernel: net/ipv4/route.c, __ip_select_ident.
-func hideID(b []byte, at int) {
-	if isIP4(b, at) && b[at+9] == packet.ICMP {
+func hideID(b []byte, at int, wraps bool) {
+	if isIP4(b, at) && (wraps || b[at+9] == packet.ICMP) {
 		clear(b[at+4 : at+6])
 		clear(b[at+10 : at+12])
 	}

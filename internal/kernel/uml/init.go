@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"runtime/pprof"
 	"strings"
 	"time"
 
@@ -63,11 +64,21 @@ func serve() error {
 			return err
 		}
 		var r reply
+		late := time.AfterFunc(requestTime, tellStacks)
 		r.fail(g.handle(&q, &r))
+		late.Stop()
 		if err := out.Encode(&r); err != nil {
 			return err
 		}
 	}
+}
+
+// requestTime is when a request is so late that something hangs.
+const requestTime = 20 * time.Second
+
+// tellStacks prints to the log where everything waits.
+func tellStacks() {
+	pprof.Lookup("goroutine").WriteTo(os.Stdout, 2)
 }
 
 // mountAll makes the tree that tools expect; what they write goes to memory.
@@ -112,8 +123,45 @@ func (g *guest) handle(q *request, r *reply) error {
 		return g.load(q.Args)
 	case opExec:
 		return g.exec(q, r)
+	case opOpen:
+		return g.open(q, r)
 	}
-	return fmt.Errorf("unknown request %d", q.Op)
+	run := g.runs[q.Run]
+	if run == nil {
+		return fmt.Errorf("no run %d", q.Run)
+	}
+	return g.handleRun(run, q, r)
+}
+
+// open lays a scenario out.
+func (g *guest) open(q *request, r *reply) error {
+	run, err := kernel.Open(context.Background(), *q.Scenario)
+	if err != nil {
+		return err
+	}
+	run.NoFlows = q.NoFlows
+	g.next++
+	g.runs[g.next], r.Run = run, g.next
+	return nil
+}
+
+// handleRun serves what is asked of one run.
+func (g *guest) handleRun(run *kernel.Run, q *request, r *reply) (err error) {
+	switch q.Op {
+	case opAsk:
+		run.NoFlows = q.NoFlows
+		r.Answer, err = run.Ask(*q.Question)
+	case opCollect:
+		r.Files, err = run.Collect(q.Text)
+	case opDump:
+		r.Lines, err = run.Dump()
+	case opClose:
+		delete(g.runs, q.Run)
+		err = run.Close()
+	default:
+		err = fmt.Errorf("unknown request %d", q.Op)
+	}
+	return err
 }
 
 // programTime bounds a program inside the machine.

@@ -81,7 +81,7 @@ func arguments(self string, memory int) []string {
 	if memory == 0 {
 		memory = 256
 	}
-	return []string{program, fmt.Sprintf("mem=%dM", memory),
+	return []string{"sh", program, fmt.Sprintf("mem=%dM", memory),
 		"root=none", "rootfstype=hostfs", "rootflags=/", "ro",
 		"init=" + self, initVariable + "=1", "quiet",
 		"con=null", "con0=null,fd:1", "con1=fd:3",
@@ -107,8 +107,7 @@ func (m *Machine) start(o *Options) error {
 		return err
 	}
 	m.out, m.in = gob.NewEncoder(&pacer{wire: m.wire}), gob.NewDecoder(m.wire)
-	cmd := exec.Command(program)
-	cmd.Args = arguments(self, o.Memory)
+	cmd := exec.Command("sh", append([]string{"-c", `"$@"; exit`}, arguments(self, o.Memory)...)...)
 	cmd.Stdout, cmd.ExtraFiles = o.Log, []*os.File{theirs}
 	cmd.SysProcAttr = apart()
 	m.process = cmd
@@ -117,9 +116,10 @@ func (m *Machine) start(o *Options) error {
 	return <-started
 }
 
-// apart is a PID namespace, whose processes all end with its first: else those that run
-// the machine's programs would outlive a killed kernel. A user who is not root needs a
-// user namespace for it.
+// apart is a PID namespace, whose processes all end with its first, a shell: else those
+// that run the machine's programs would outlive a killed kernel. The kernel is not the
+// first, since it ends itself by SIGABRT when it panics, and the first process of a
+// namespace ignores that. A user who is not root needs a user namespace for it.
 func apart() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL,
 		Cloneflags: syscall.CLONE_NEWPID}

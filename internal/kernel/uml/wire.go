@@ -13,9 +13,9 @@ type op uint8
 const (
 	opLoad    op = iota // Args: modules by name
 	opExec              // Args, Text: a program and its input
-	opOpen              // Scenario; the reply's Run
-	opAsk               // Run, Question
-	opCollect           // Run, Args: the host
+	opOpen              // Scenario, NoFlows; the reply's Run
+	opAsk               // Run, Question, NoFlows
+	opCollect           // Run, Text: the host
 	opDump              // Run
 	opClose             // Run
 )

@@ -1,0 +1,252 @@
+package compare
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hookpath/hookpath/internal/kernel"
+	"github.com/hookpath/hookpath/internal/kernel/uml"
+	"github.com/hookpath/hookpath/packet"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// director draws a load balancer between the two networks of cases/base.txtar, and what
+// clients and real servers say to it.
+type director struct {
+	*rand.Rand
+	services []service
+	tables   string
+	talks    [][]byte // packets that left the director for a server
+	n        int
+}
+
+type service struct {
+	proto uint8
+	port  uint16
+	mark  bool
+}
+
+const vip = "10.0.0.1"
+
+func one[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
+
+func newDirector(seed uint64) *director {
+	return &director{Rand: rand.New(rand.NewPCG(seed, 0x69707673))}
+}
+
+// save draws services as ipvsadm -S prints them.
+func (d *director) save() string {
+	var b strings.Builder
+	for i, port := range []uint16{80, 53, 443} {
+		s := service{proto: packet.TCP, port: port}
+		option := "-t"
+		if i == 1 {
+			s.proto, option = packet.UDP, "-u"
+		}
+		name := fmt.Sprintf("%s %s:%d", option, vip, port)
+		if i == 2 && d.IntN(2) == 0 {
+			s.mark, name = true, "-f 7"
+		}
+		d.services = append(d.services, s)
+		scheduler := one(d.Rand, "rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "lblc", "lblcr")
+		line := "-A " + name + " -s " + scheduler
+		if d.IntN(3) == 0 || s.mark {
+			line += " -p " + one(d.Rand, "300", "600") + one(d.Rand, "", " -M 255.255.255.0")
+		}
+		if s.proto == packet.UDP && d.IntN(3) == 0 {
+			line += " -o"
+		}
+		if scheduler == "sh" {
+			line += one(d.Rand, "", " -b sh-port", " -b sh-fallback", " -b sh-fallback,sh-port")
+		}
+		b.WriteString(line + "\n")
+		for _, host := range d.Perm(3)[:1+d.IntN(3)] {
+			method := one(d.Rand, "-m", "-m", "-g", "-i")
+			rport := port
+			if method == "-m" && d.IntN(2) == 0 && !s.mark {
+				rport += 8000
+			}
+			line := fmt.Sprintf("-a %s -r 10.1.0.%d:%d %s -w %d", name, 9+host, rport, method, d.IntN(4))
+			if d.IntN(4) == 0 {
+				line += fmt.Sprintf(" -x %d -y %d", 2+d.IntN(2), 1)
+			}
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+// files are a snapshot of the director.
+func (d *director) files(t *testing.T) map[string]string {
+	base, err := txtar.ParseFile(casesDir + "/base.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, f := range base.Files {
+		files[f.Name] = string(f.Data)
+	}
+	files["ip-neigh.json"] = strings.TrimSuffix(strings.TrimSpace(files["ip-neigh.json"]), "]") +
+		`,{"dst":"10.1.0.11","dev":"eth1","lladdr":"02:00:00:00:03:0b","state":["PERMANENT"]}]`
+	files["ipvsadm-save"] = d.save()
+	for _, v := range []string{"conntrack", "sloppy_tcp", "expire_nodest_conn", "nat_icmp_send",
+		"expire_quiescent_template", "schedule_icmp", "snat_reroute", "pmtu_disc"} {
+		files["sysctl"] += fmt.Sprintf("net.ipv4.vs.%s = %d\n", v, d.IntN(2))
+	}
+	files["sysctl"] += fmt.Sprintf("net.ipv4.vs.conn_reuse_mode = %d\n", d.IntN(3))
+	files["iptables-save"] = d.rules()
+	files["meta.json"] = `{"kernel":"6.1","hz":100}`
+	return files
+}
+
+// rules draws tables around the load balancer.
+func (d *director) rules() string {
+	head := func(table string, hooks ...string) string {
+		s := "*" + table + "\n"
+		for _, h := range hooks {
+			s += ":" + h + " ACCEPT [0:0]\n"
+		}
+		return s
+	}
+	var b strings.Builder
+	b.WriteString(head("mangle", "PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING") +
+		"-A PREROUTING -p tcp -d " + vip + " --dport 443 -j MARK --set-mark 7\n" +
+		"-A OUTPUT -m ipvs --ipvs\n-A POSTROUTING -m ipvs --vport 80\nCOMMIT\n")
+	b.WriteString(head("filter", "INPUT", "FORWARD", "OUTPUT") +
+		one(d.Rand, "", "-A FORWARD -m conntrack --ctstate NEW\n", "-A FORWARD -s 10.1.0.10 -j DROP\n") +
+		one(d.Rand, "", "-A OUTPUT -o eth1 -p udp -j ACCEPT\n") + "COMMIT\n")
+	if d.IntN(2) == 0 {
+		b.WriteString(head("nat", "PREROUTING", "INPUT", "OUTPUT", "POSTROUTING") +
+			one(d.Rand, "", "-A POSTROUTING -o eth1 -m ipvs --vaddr "+vip+" -j MASQUERADE\n") + "COMMIT\n")
+	}
+	return b.String()
+}
+
+// Learn keeps what left for a real server.
+func (d *director) Learn(a kernel.Answer) {
+	for _, f := range a.Out {
+		if f.Dev == "eth1" && len(f.Bytes) > packet.EthernetLen+28 {
+			d.talks = append(d.talks, f.Bytes[packet.EthernetLen:])
+		}
+	}
+}
+
+// next is a question: a client's packet, or a server's answer to one.
+func (d *director) next() kernel.Question {
+	d.n++
+	q := kernel.Question{ID: fmt.Sprint(d.n), Host: "r", Seq: "s", In: "eth0"}
+	if len(d.talks) > 0 && d.IntN(2) == 0 {
+		if ip := d.answer(d.talks[d.IntN(len(d.talks))]); ip != nil {
+			q.In = "eth1"
+			q.Frame = packet.Frame(packet.MAC{2, 0, 0, 0, 3, 1}, packet.MAC{2, 0, 0, 0, 3, 9}, ip)
+			return q
+		}
+	}
+	q.Frame = packet.Frame(packet.MAC{2, 0, 0, 0, 2, 1}, packet.MAC{2, 0, 0, 0, 2, 9}, d.request())
+	return q
+}
+
+func (d *director) request() []byte {
+	s := &packet.Sentence{Src: packet.MustParseAddr(one(d.Rand, "10.0.0.9", "10.0.0.10", "192.0.2.9", "192.0.2.77")),
+		Dst: packet.MustParseAddr(vip), SPort: uint16(1000 + d.IntN(6)), TTL: one[uint8](d.Rand, 64, 64, 64, 2, 1)}
+	v := d.services[d.IntN(len(d.services))]
+	s.Proto, s.DPort = v.proto, v.port
+	if d.IntN(12) == 0 {
+		s.DPort = 8080
+	}
+	if s.Proto == packet.TCP {
+		s.Flags = one[uint8](d.Rand, 2, 2, 2, 0x10, 0x10, 0x18, 0x11, 4)
+	}
+	b, err := s.Packet()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// answer is what a real server says to a packet that it got.
+func (d *director) answer(ip []byte) []byte {
+	p, ok := packet.FromIP(append([]byte(nil), ip...))
+	if !ok || p.Protocol() != packet.TCP && p.Protocol() != packet.UDP {
+		return nil
+	}
+	if d.IntN(6) == 0 {
+		return unreachable(p)
+	}
+	s := &packet.Sentence{Proto: p.Protocol(), Src: p.Dst(), Dst: p.Src(), TTL: 64}
+	s.DPort, s.SPort, _ = p.Ports()
+	if s.Proto == packet.TCP {
+		s.Flags = one[uint8](d.Rand, 0x12, 0x12, 0x10, 0x18, 0x11, 0x14)
+	}
+	b, err := s.Packet()
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// unreachable is a real server's ICMP error about a packet.
+func unreachable(p *packet.Packet) []byte {
+	quote := p.IP()[:min(p.Len(), 28)]
+	b := make([]byte, 28, 28+len(quote))
+	b = append(b, quote...)
+	b[0], b[8], b[9] = 0x45, 64, packet.ICMP
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	copy(b[12:16], p.IP()[16:20])
+	copy(b[16:20], p.IP()[12:16])
+	b[20], b[21] = 3, 3
+	binary.BigEndian.PutUint16(b[22:], packet.Fold(packet.Sum16(b[20:], 0)))
+	packet.FixIP4(b)
+	return b
+}
+
+// TestIPVS holds the load balancer against a user-mode-linux kernel, which has one.
+// HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many hosts.
+func TestIPVS(t *testing.T) {
+	m := machine(t)
+	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
+	n := number(t, "HOOKPATH_SEEDS", number(t, "HOOKPATH_SOAK", 4))
+	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
+	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP")}
+	for s := seed; s < seed+n; s++ {
+		balance(t, m, &tally, s)
+	}
+	for _, diff := range tally.Diffs {
+		t.Error(diff)
+	}
+	for key, times := range tally.Unsupported {
+		t.Logf("unsupported %d times: %s", times, key)
+	}
+	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
+		tally.Packets, tally.Agreed)
+}
+
+// balance compares one director.
+func balance(t *testing.T, m *uml.Machine, tally *Tally, seed uint64) {
+	t.Helper()
+	d := newDirector(seed)
+	run, err := m.Open(t.Context(), kernel.Scenario{Backend: kernel.Legacy,
+		Hosts: []kernel.Host{{Name: "r", Files: d.files(t)}}})
+	if err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	defer run.Close()
+	p := &pair{seed: seed, backend: kernel.Legacy, run: run}
+	if err := p.build(); err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	tally.Scenarios++
+	for range questions {
+		more, err := tally.ask(p, d, d.next())
+		if err != nil {
+			t.Error(err)
+		}
+		if err != nil || !more {
+			return
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package compare
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/hookpath/hookpath/internal/kernel"
+	"github.com/hookpath/hookpath/internal/kernel/gen"
+	"github.com/hookpath/hookpath/internal/kernel/uml"
+)
+
+func TestMain(m *testing.M) {
+	uml.Main()
+	os.Exit(m.Run())
+}
+
+// second is a user-mode-linux machine, which boots once for all tests and ends with the
+// process.
+var second = sync.OnceValues(func() (*uml.Machine, error) {
+	return uml.Boot(context.Background(), uml.Options{})
+})
+
+func machine(t *testing.T) *uml.Machine {
+	t.Helper()
+	err := uml.Usable()
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Skip("SKIP:", err)
+	}
+	m, err := second()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestAgreementUML draws scenarios as TestAgreement does, for the second kernel: an older
+// one, without nf_tables and conntrack zones.
+func TestAgreementUML(t *testing.T) {
+	m := machine(t)
+	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
+	n := number(t, "HOOKPATH_SEEDS", min(number(t, "HOOKPATH_SOAK", 3), 100))
+	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
+	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP"),
+		Open: func(ctx context.Context, sc kernel.Scenario) (kernel.Asker, error) {
+			return m.Open(ctx, sc)
+		}}
+	for s := seed; s < seed+n; s++ {
+		o := gen.Options{Backend: kernel.Legacy, Random: s%4 > 1, Focus: gen.Focus(s),
+			Except: []string{"CT"}}
+		if err := tally.Run(t.Context(), s, o, questions); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, d := range tally.Diffs {
+		t.Log(d)
+	}
+	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
+		tally.Packets, tally.Agreed)
+	if 100*tally.Agreed < floor*tally.Packets {
+		t.Errorf("less than %d %% of the packets agreed with the kernel", floor)
+	}
+}
