@@ -195,19 +195,45 @@ func (t *hashTable) test(e *xtables.Env, m *hashlimit) field.Result {
 	now := e.World.Now.Jiffies(e.World.HZ)
 	entries := t.entries.In(e.World.State)
 	t.sweep(e.World, entries, now)
-	d, found := entries.Get(k)
-	switch {
-	case found:
-		t.recalc(&d, now)
-	case entries.Len() >= t.max:
+	old, found := entries.Get(k)
+	if !found && entries.Len() >= t.max {
 		return field.Drop
-	default:
-		d = t.newEntry(now)
 	}
-	d.expires = now + t.expire
-	under := d.pay(t, m, uint64(e.Packet.Len()))
+	if !found {
+		old = t.newEntry(now)
+	}
+	d, under := t.spend(old, m, e.Packet.Len(), now)
+	if e.World.Dice.Oracle != nil { // a kernel is followed, which sees packets somewhat later
+		for _, at := range [...]int64{now + slack, max(now-slack, old.prev)} {
+			if other, would := t.spend(old, m, e.Packet.Len(), at); would != under {
+				if t.late(e) {
+					d, under = other, would
+				}
+				break
+			}
+		}
+	}
 	entries.Put(k, d)
 	return result(under != m.Above)
+}
+
+// slack is by how many ticks a kernel's time between two packets may differ.
+const slack = 25
+
+// late asks whether a kernel saw the packet, or the one before, later than it was told.
+func (t *hashTable) late(e *xtables.Env) bool {
+	return e.World.Dice.Take(world.Choice{
+		Key: world.Key{What: world.ChoiceLimit, A: uint64(e.Rule), B: uint64(e.Packet.SKB)},
+		N:   2, Anew: true, Weights: []uint64{9, 1}, Values: onTimeOrLate}) == 1
+}
+
+func onTimeOrLate(i int) string { return [...]string{"at once", "some ticks later"}[i] }
+
+// spend is the entry behind a packet, and whether it was below the limit.
+func (t *hashTable) spend(d hashEntry, m *hashlimit, length int, now int64) (hashEntry, bool) {
+	t.recalc(&d, now)
+	d.expires = now + t.expire
+	return d, d.pay(t, m, uint64(length))
 }
 
 // sweep forgets what was too old at the last run of the garbage collector. It runs
