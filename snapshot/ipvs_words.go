@@ -23,7 +23,8 @@ type ipvsEnd struct {
 
 // ipvsEndOf reads "10.0.0.1:80", "10.0.0.1", "[2001:db8::1]:80".
 func ipvsEndOf(p place, what, s string) (ipvsEnd, error) {
-	host, port, found := s, "", false
+	var host, port string
+	var found bool
 	if strings.HasPrefix(s, "[") {
 		if host, port, found = strings.Cut(s[1:], "]"); !found {
 			return ipvsEnd{}, p.errorf("%s: %q: the ] is missing", what, s)

@@ -55,12 +55,12 @@ func (k *Walk) ipvsIn(*stage) trace.Verdict {
 		return trace.Accept
 	}
 	h := k.ipvsHeader()
-	return k.ipvsDo(&h, k.IPVS.In(k.World, &h), p.L4())
+	return k.ipvsDo(k.IPVS.In(k.World, &h), p.L4())
 }
 
 // ipvsDo does what was decided. l4 is the transport header that the connection's state goes
 // by.
-func (k *Walk) ipvsDo(h *ipvs.Header, d ipvs.Decision, l4 []byte) trace.Verdict {
+func (k *Walk) ipvsDo(d ipvs.Decision, l4 []byte) trace.Verdict {
 	switch d.Action {
 	case ipvs.Pass:
 		return trace.Accept

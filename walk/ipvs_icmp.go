@@ -121,7 +121,7 @@ func (k *Walk) ipvsInICMP() (v trace.Verdict, related bool) {
 	default:
 		d := k.IPVS.Schedule(k.World, &q.header)
 		if d.Action != ipvs.Forward {
-			return k.ipvsDo(&q.header, d, nil), true
+			return k.ipvsDo(d, nil), true
 		}
 		id = d.Conn
 	}
@@ -132,7 +132,8 @@ func (k *Walk) ipvsInICMP() (v trace.Verdict, related bool) {
 	}
 	k.ipvsEvent(ipvs.Decision{Conn: id}, false)
 	if tunnel {
-		return k.ipvsTunnelError(&q, outer), true
+		k.ipvsTunnelError(&q, outer)
+		return trace.Stolen, true
 	}
 	v = k.ipvsSendICMP(id, &c, &q)
 	return v, true

@@ -212,14 +212,14 @@ func (k *Walk) unwrapped(proto byte, real packet.Addr, l4 []byte) int {
 }
 
 // ipvsTunnelError tells a client of an error on the way of its packet's tunnel.
-func (k *Walk) ipvsTunnelError(q *quotedPacket, outer int) trace.Verdict {
+func (k *Walk) ipvsTunnelError(q *quotedPacket, outer int) {
 	const unreachable, fragNeeded, dontFragment = 3, 4, 0x40
 	l4 := k.p.L4()
 	typ, code, info := l4[0], l4[1], binary.BigEndian.Uint32(l4[4:])
 	if typ == unreachable && code == fragNeeded {
 		mtu := k.learnTunnel(k.p.IP()[q.at-outer:], int(binary.BigEndian.Uint16(l4[6:])))
 		if q.ip[6]&dontFragment == 0 {
-			return trace.Stolen
+			return
 		}
 		if room := outer; mtu > 68+room {
 			mtu -= room
@@ -228,7 +228,7 @@ func (k *Walk) ipvsTunnelError(q *quotedPacket, outer int) trace.Verdict {
 	}
 	inner, ok := packet.FromIP(append([]byte(nil), q.ip...))
 	if !ok {
-		return trace.Stolen
+		return
 	}
 	k.nested(func() {
 		to := k.p
@@ -237,7 +237,6 @@ func (k *Walk) ipvsTunnelError(q *quotedPacket, outer int) trace.Verdict {
 		k.sendICMP(typ, code, info)
 		k.p = to
 	})
-	return trace.Stolen
 }
 
 // learnTunnel has the host remember what fits on the way of a tunnel's packet, and returns

@@ -19,7 +19,6 @@ import (
 type director struct {
 	*rand.Rand
 	services []service
-	tables   string
 	talks    [][]byte // packets that left the director for a server
 	n        int
 }

@@ -28,9 +28,7 @@ func Main() {
 	if os.Getpid() != 1 || os.Getenv(initVariable) == "" {
 		return
 	}
-	if err := serve(); err != nil {
-		fmt.Println("hookpath init:", err)
-	}
+	fmt.Println("hookpath init:", serve())
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	os.Exit(1)
 }
@@ -42,6 +40,7 @@ type guest struct {
 	next   int
 }
 
+// serve answers requests until there are no more; the error says why it ended.
 func serve() error {
 	debug.SetGCPercent(400) // a page fault costs more than memory
 	os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

@@ -3,6 +3,7 @@ package uml
 import (
 	"bytes"
 	"encoding/gob"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -47,7 +48,7 @@ func (*silent) Read([]byte) (int, error) { return 0, io.EOF }
 func TestWindow(t *testing.T) {
 	var wire silent
 	n, err := (&pacer{wire: &wire}).Write(make([]byte, 3*window))
-	if n != window || err != io.EOF || wire.Len() != window {
+	if n != window || !errors.Is(err, io.EOF) || wire.Len() != window {
 		t.Errorf("got %d bytes, error %v; %d on the wire", n, err, wire.Len())
 	}
 }
