@@ -13,7 +13,7 @@ const anySource = route.AnySource
 
 // Local is a packet that a program on the host sends.
 type Local struct {
-	IP          []byte
+	IP          []byte // DF is what a socket with IP_PMTUDISC_DO sends
 	Socket      string // raw, udp, tcp, icmp; empty for one of the packet's protocol
 	Mark        uint32
 	UID, GID    uint32
@@ -63,7 +63,7 @@ func (h *Host) Send(k *Walk, l Local) {
 	}
 	k.leave(&l, bound, true)
 	p.Partial = l.Socket != "raw" && k.leavesChecksum(&d)
-	p.IgnoreDF = l.Socket != "raw" && p.Protocol() != packet.TCP // ip_sk_ignore_df
+	p.IgnoreDF = l.Socket != "raw" && p.Protocol() != packet.TCP && !demandsDF(p)
 	k.process = true
 	k.send(d, 0)
 	k.process = false
@@ -123,9 +123,17 @@ func (k *Walk) tooLong(l Local, d *route.Decision) bool {
 		k.needsRoom(mtu)
 		return k.p.Len() > mtu
 	}
-	const dontFragment = 0x40
 	k.needsRoom(k.mtuOf(d))
-	return k.p.IP()[6]&dontFragment != 0 && k.p.Len() > k.mtuOf(d)
+	return demandsDF(k.p) && k.p.Len() > k.mtuOf(d)
+}
+
+// demandsDF tells whether the packet is of a socket that wants nothing cut on its way
+// (IP_PMTUDISC_DO): a program that sends DF is taken to ask for it.
+//
+// Kernel: include/net/ip.h, ip_sk_ignore_df.
+func demandsDF(p *packet.Packet) bool {
+	const dontFragment = 0x40
+	return p.IP()[6]&dontFragment != 0
 }
 
 // unsent ends a packet whose program gets an error before it is built.

@@ -15,16 +15,19 @@ import (
 // telling.
 type table struct {
 	known map[string]bool // attributes of a request by tuple
-	whole bool            // dump instead: rules silence events (CT --ctevents)
+	whole bool            // dump instead: rules silence events, or a request is ambiguous
 }
 
 // maxRequests bounds the requests of one system call.
 const maxRequests = 64
 
 // learn notes the entry of an event.
-func (t *table) learn(m message) {
+func (t *table) learn(m message) { t.known[requestOf(m.attrs)] = true }
+
+// requestOf are the attributes that ask for an entry again.
+func requestOf(attrs []byte) string {
 	var key []byte
-	eachAttr(m.attrs, func(typ uint16, data []byte) {
+	eachAttr(attrs, func(typ uint16, data []byte) {
 		switch typ {
 		case ctaOrig:
 			key = attrNest(key, typ, data)
@@ -32,7 +35,7 @@ func (t *table) learn(m message) {
 			key = attr(key, typ, data)
 		}
 	})
-	t.known[string(key)] = true
+	return string(key)
 }
 
 // start learns what is there already.
@@ -55,6 +58,9 @@ func (t *table) flows(c *conn) ([]string, error) {
 		lines, err := t.get(c, part)
 		if err != nil {
 			return nil, err
+		}
+		if t.whole {
+			return c.flows()
 		}
 		out = append(out, lines...)
 	}
@@ -92,6 +98,9 @@ func (t *table) get(c *conn, keys []string) ([]string, error) {
 				}
 				delete(t.known, keys[i])
 			} else if m, ok := parseMessage(kind, body); ok {
+				// An entry in the other direction has the tuple too: zones of one direction
+				// can't be asked for.
+				t.whole = t.whole || requestOf(m.attrs) != keys[i]
 				out = append(out, parseFlow(m.attrs).String())
 			}
 		}

@@ -30,6 +30,14 @@ type agreement struct {
 	diff     *Diff
 }
 
+// remember keeps a memory, unless another answer made the same of the same one before:
+// the first of these is states[since].
+func (g *agreement) remember(st *world.State, since int) {
+	if !slices.ContainsFunc(g.states[since:], st.Same) {
+		g.states = append(g.states, st)
+	}
+}
+
 // settle looks for the answers of the dice under which the engine does what the kernel
 // did, and returns that walk. More than one answer may agree: all memories that they lead
 // to go on. Otherwise it returns the most probable walk and how it differs.
@@ -68,7 +76,7 @@ func (p *pair) search(q *kernel.Question, a *kernel.Answer, g *agreement) {
 // agreed, and whether ports were drawn. open allows draws that nothing answered.
 func (p *pair) branches(q *kernel.Question, a *kernel.Answer, drawn []uint16, open bool,
 	g *agreement) (agreed, draws bool) {
-	forced := []int{}
+	forced, since := []int{}, len(g.states)
 	for n := 0; n < maxBranches && forced != nil && len(g.states) < maxStates; n++ {
 		dice := world.Dice{Forced: forced, Drawn: drawn}
 		k, followed := p.try(q, a, dice, false)
@@ -82,7 +90,7 @@ func (p *pair) branches(q *kernel.Question, a *kernel.Answer, drawn []uint16, op
 			fallthrough
 		case diff == nil:
 			agreed = true
-			g.states = append(g.states, k.World.State)
+			g.remember(k.World.State, since)
 		case g.first == nil:
 			g.first, g.diff = k, diff
 		}
