@@ -99,7 +99,11 @@ func (b *Branch) points(nft bool) []point {
 		n := names{s.Host}
 		switch e := s.Event.(type) {
 		case *trace.Rule:
-			if p := n.rulePoint(e); !nft || p.verdict != "return" {
+			p := n.rulePoint(e)
+			if nft {
+				p.kind = "rule" // only the TRACE target takes some for the end of a chain
+			}
+			if !nft || p.verdict != "return" {
 				out = append(out, p)
 			}
 		case *trace.ChainEnd:

@@ -61,18 +61,25 @@ func (k *ktracer) step(s *Step) {
 	}
 }
 
-// ruleKind is TRACE's word for a rule that matched: an unconditional RETURN is the end
-// of the chain to it.
+// ruleKind is TRACE's word for a rule that matched. To it a verdict that asks for nothing
+// is the end of its chain: it tells the two apart by what stands in the rule alone.
+//
+// Kernel: net/ipv4/netfilter/ip_tables.c, get_chainname_rulenum.
 func (n names) ruleKind(e *trace.Rule) string {
 	p := n.h.Program(e.Ref.Table)
 	r := p.RuleAt(e.Ref)
 	switch {
-	case r == nil || r.Jump != "RETURN" || p.Text(e.Ref) != "-j RETURN":
+	case r == nil || !standard(r.Jump) || p.Text(e.Ref) != "-j "+r.Jump:
 		return "rule"
 	case p.Source.Chains[e.Ref.Chain].Builtin:
 		return "policy"
 	}
 	return "return"
+}
+
+// standard tells whether a target is a verdict of the standard target, and no jump.
+func standard(target string) bool {
+	return target == "ACCEPT" || target == "DROP" || target == "RETURN"
 }
 
 func (k *ktracer) frame(skb int, b []byte, link bool) {
