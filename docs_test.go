@@ -65,7 +65,7 @@ func runDoc(line string) error {
 	}
 	var out, errs bytes.Buffer
 	e := &cli.Env{In: strings.NewReader(""), Out: &out, Err: &errs, Now: time.Now, Width: 100}
-	if got := strconv.Itoa(cli.Run(e, strings.Fields(m[1]))); got != m[2] {
+	if got := strconv.Itoa(cli.Run(e, words(m[1]))); got != m[2] {
 		return fmt.Errorf("%s: status %s, want %s\n%s%s", m[1], got, m[2], &out, &errs)
 	}
 	said := strings.Join(strings.Fields(out.String()), " ")
@@ -98,6 +98,14 @@ func TestREADME(t *testing.T) {
 
 // shown is what a command prints on a page of 100 columns.
 func shown(command string) string {
+	var out bytes.Buffer
+	e := &cli.Env{In: strings.NewReader(""), Out: &out, Err: &out, Now: time.Now, Width: 100}
+	cli.Run(e, words(command))
+	return out.String()
+}
+
+// words takes a command apart as a shell does, with single quotes.
+func words(command string) []string {
 	var args []string
 	for i, part := range strings.Split(command, "'") {
 		if i%2 == 1 { // quoted
@@ -106,8 +114,5 @@ func shown(command string) string {
 		}
 		args = append(args, strings.Fields(part)...)
 	}
-	var out bytes.Buffer
-	e := &cli.Env{In: strings.NewReader(""), Out: &out, Err: &out, Now: time.Now, Width: 100}
-	cli.Run(e, args)
-	return out.String()
+	return args
 }
