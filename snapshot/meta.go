@@ -92,9 +92,9 @@ func (m *Meta) apply(file string, c *walk.Config) error {
 			return place{file, 1}.errorf("links: %s: peer_host and peer belong together", dev)
 		}
 		if c.Cables == nil {
-			c.Cables = map[string]walk.Peer{}
+			c.Cables = map[string][]walk.Peer{}
 		}
-		c.Cables[dev] = walk.Peer{Host: l.PeerHost, Dev: l.Peer}
+		c.Cables[dev] = []walk.Peer{{Host: l.PeerHost, Dev: l.Peer}}
 	}
 	return nil
 }

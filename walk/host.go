@@ -44,8 +44,9 @@ type Config struct {
 	// nobody asked it.
 	Hooked  map[string]bool
 	Foreign []Foreign
-	// Cables are the devices whose other end another host of the lab has.
-	Cables map[string]Peer
+	// Cables are the devices whose other end other hosts of the lab have: one on a cable,
+	// several on a switch.
+	Cables map[string][]Peer
 	// Open layers.
 	OpenLinks, OpenAddrs, OpenNeigh, OpenRoutes, OpenSysctl, OpenSockets bool
 	// Assumed are the assumptions that reading the snapshot made.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hookpath/hookpath/explore"
 	"github.com/hookpath/hookpath/internal/bench"
+	"github.com/hookpath/hookpath/lab"
 	"github.com/hookpath/hookpath/report"
 	"github.com/hookpath/hookpath/snapshot"
 	"github.com/hookpath/hookpath/world"
@@ -15,7 +16,7 @@ import (
 // endpoint) there and back.
 func BenchmarkTrace(b *testing.B) {
 	c := bench.Large()
-	l := &lab{}
+	l := &hosts{}
 	if err := l.add(&snapshot.Dir{Name: "node", Files: c.Files()}); err != nil {
 		b.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func BenchmarkTrace(b *testing.B) {
 	back.Reply = true
 	b.Run("answer", func(b *testing.B) {
 		bench.Measure(b, func() {
-			a, err := l.ask(&back, l.start())
+			a, err := l.ask(&back, l.joined().Start())
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -51,18 +52,17 @@ func BenchmarkTrace(b *testing.B) {
 }
 
 // onlyWalk is the answer of the first way alone.
-func onlyWalk(b *testing.B, l *lab, q *question) *report.Answer {
+func onlyWalk(b *testing.B, l *hosts, q *question) *report.Answer {
 	a, err := l.ready(q)
 	if err != nil {
 		b.Fatal(err)
 	}
-	j := &journey{l: l, from: l.start(), now: a.now, dice: &world.Dice{},
-		legs: map[*node]*world.World{}}
-	j.first(a, a.host())
-	if j.err != nil {
-		b.Fatal(j.err)
+	net := l.joined()
+	j := net.Walk(a.set(), net.Start(), &world.Dice{})
+	if j.Err != nil {
+		b.Fatal(j.Err)
 	}
 	out := &report.Answer{}
-	out.Branches = []report.Branch{j.branch(&explore.Branch[*journey]{Prob: 1, Result: j})}
+	out.Branches = []report.Branch{branch(&explore.Branch[*lab.Journey]{Prob: 1, Result: j})}
 	return out
 }

@@ -8,18 +8,19 @@ import (
 	"io"
 	"os"
 
+	"github.com/hookpath/hookpath/lab"
 	"github.com/hookpath/hookpath/report"
 )
 
 // sequence is the memory that lines with the same seq carry on: what each branch of
 // the last answer left behind.
-type sequence struct{ after []states }
+type sequence struct{ after []lab.States }
 
 // maxLine bounds a line of --packets.
 const maxLine = 4 << 20
 
 // packets answers JSON lines, each before the next is read.
-func packets(e *Env, l *lab, name string) error {
+func packets(e *Env, l *hosts, name string) error {
 	in := e.In
 	if name != "-" {
 		f, err := os.Open(name)
@@ -31,7 +32,7 @@ func packets(e *Env, l *lab, name string) error {
 	}
 	r := bufio.NewReaderSize(in, 64<<10)
 	out := bufio.NewWriterSize(e.Out, 64<<10)
-	s := &stream{l: l, start: l.start(), seqs: map[string]*sequence{}}
+	s := &stream{l: l, start: l.joined().Start(), seqs: map[string]*sequence{}}
 	for n := 0; ; {
 		line, err := readLine(r)
 		n++
@@ -73,8 +74,8 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 
 // stream is the state of one run over JSON lines.
 type stream struct {
-	l     *lab
-	start states
+	l     *hosts
+	start lab.States
 	seqs  map[string]*sequence
 	bad   int
 }
@@ -108,7 +109,7 @@ func (s *stream) answer(q *question) ([]byte, error) {
 }
 
 // from is the memory that a question starts from.
-func (s *stream) from(q *question) (states, error) {
+func (s *stream) from(q *question) (lab.States, error) {
 	seq := s.seqs[q.Seq]
 	if q.Seq == "" || seq == nil {
 		if q.Branch != nil && *q.Branch > 0 {

@@ -121,7 +121,7 @@ type asked struct {
 }
 
 // ready finds the host and the interfaces that the question names.
-func (l *lab) ready(q *question) (*asked, error) {
+func (l *hosts) ready(q *question) (*asked, error) {
 	n, err := l.host(q.Host)
 	if err != nil {
 		return nil, err

@@ -158,11 +158,11 @@ type asker struct {
 }
 
 func newAsker(t *testing.T, dir string) *asker {
-	l, err := loadLab(&Env{Now: testNow}, []string{dir})
+	l, err := loadHosts(&Env{Now: testNow}, []string{dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &asker{t, &stream{l: l, start: l.start(), seqs: map[string]*sequence{}}}
+	return &asker{t, &stream{l: l, start: l.joined().Start(), seqs: map[string]*sequence{}}}
 }
 
 // ask walks a packet and returns its lines as the kernel would log them.

@@ -14,7 +14,7 @@ const (
 // connection table decides otherwise than the rules, the way of a new connection is told
 // too. It is for the first question only: later ones start from a memory that a changed
 // host does not have.
-func (l *lab) advise(q *question, a *answer) {
+func (l *hosts) advise(q *question, a *answer) {
 	if !a.Needed() {
 		return
 	}
@@ -27,7 +27,7 @@ func (l *lab) advise(q *question, a *answer) {
 		if err != nil {
 			continue // it can't be typed on this host
 		}
-		b, err := other.ask(q, other.start())
+		b, err := other.ask(q, other.joined().Start())
 		if err != nil || len(b.Branches) == 0 {
 			continue
 		}
@@ -41,7 +41,7 @@ func (l *lab) advise(q *question, a *answer) {
 }
 
 // tries is how many changed hosts may be built: fewer of large ones.
-func (l *lab) tries() int {
+func (l *hosts) tries() int {
 	const rules = 100000
 	n := 1
 	for _, h := range l.nodes {

@@ -13,7 +13,7 @@ import (
 
 // fromSentence turns a sentence into a question, and tells what it chose where the
 // sentence does not say.
-func (l *lab) fromSentence(text, host string) (*question, []string, error) {
+func (l *hosts) fromSentence(text, host string) (*question, []string, error) {
 	s, err := packet.ParseSentence(text)
 	if err != nil {
 		return nil, nil, err
@@ -56,7 +56,7 @@ func unsupportedWords(s *packet.Sentence) error {
 
 // asking is a sentence on its way to a question.
 type asking struct {
-	l      *lab
+	l      *hosts
 	s      *packet.Sentence
 	q      *question
 	n      *node

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sort"
 
 	"github.com/spf13/cobra"
@@ -18,7 +20,7 @@ func newShow(e *Env) *cobra.Command {
 		Short: "What was read of a host: interfaces, rules, routes, sets, services, and what stands at each hook",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			l, err := loadLab(e, snapshots)
+			l, err := loadHosts(e, snapshots)
 			if err != nil {
 				return err
 			}
@@ -53,8 +55,10 @@ func (n *node) show(w io.Writer) {
 		}
 		fmt.Fprintf(w, "not run      %s%s\n", f.What, at)
 	}
-	for dev, p := range c.Cables {
-		fmt.Fprintf(w, "cable        %s to %s:%s\n", dev, p.Host, p.Dev)
+	for _, dev := range slices.Sorted(maps.Keys(c.Cables)) {
+		for _, p := range c.Cables[dev] {
+			fmt.Fprintf(w, "cable        %s to %s:%s\n", dev, p.Host, p.Dev)
+		}
 	}
 	for _, a := range n.assumed {
 		fmt.Fprintf(w, "assumed      %s\n", a)

@@ -97,7 +97,7 @@ func (f *traceFlags) run(e *Env, args []string) error {
 	if err := f.oneQuestion(args); err != nil {
 		return err
 	}
-	l, err := loadLab(e, f.snapshots)
+	l, err := loadHosts(e, f.snapshots)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ type told struct {
 	chosen []string
 }
 
-func (f *traceFlags) questions(l *lab, args []string) ([]told, error) {
+func (f *traceFlags) questions(l *hosts, args []string) ([]told, error) {
 	switch {
 	case f.frame != "":
 		b, err := hex.DecodeString(strings.ReplaceAll(f.frame, " ", ""))
@@ -187,7 +187,7 @@ func (f *traceFlags) questions(l *lab, args []string) ([]told, error) {
 }
 
 // frames makes a question of each frame. They are one sequence.
-func (f *traceFlags) frames(l *lab, frames [][]byte) ([]told, error) {
+func (f *traceFlags) frames(l *hosts, frames [][]byte) ([]told, error) {
 	n, err := l.host(f.host)
 	if err != nil {
 		return nil, err
@@ -215,8 +215,8 @@ func (f *traceFlags) frames(l *lab, frames [][]byte) ([]told, error) {
 
 // answerAll asks the questions one after another, with the memory of the most
 // probable branch carried on, and returns the exit status as an error.
-func (f *traceFlags) answerAll(e *Env, l *lab, qs []told) error {
-	from := l.start()
+func (f *traceFlags) answerAll(e *Env, l *hosts, qs []told) error {
+	from := l.joined().Start()
 	worst := exitOK
 	for i, t := range qs {
 		t.q.skips = f.allRules

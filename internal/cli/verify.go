@@ -10,9 +10,11 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"github.com/hookpath/hookpath/internal/kernel"
 	"github.com/hookpath/hookpath/internal/kernel/compare"
+	"github.com/hookpath/hookpath/lab"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
 )
@@ -66,7 +68,7 @@ func (f *verifyFlags) run(e *Env, text string) error {
 	if f.snapshot != "" {
 		paths = []string{f.snapshot}
 	}
-	l, err := loadLab(e, paths)
+	l, err := loadHosts(e, paths)
 	if err != nil {
 		return err
 	}
@@ -98,7 +100,7 @@ func (f *verifyFlags) run(e *Env, text string) error {
 // verification is one run of verify.
 type verification struct {
 	e        *Env
-	l        *lab
+	l        *hosts
 	n        *node
 	flags    *verifyFlags
 	question string
@@ -191,7 +193,7 @@ func socketFor(ip []byte) string {
 	}
 	l4 := p.L4()
 	switch {
-	case p.Protocol() == packet.TCP && len(l4) >= 20 && l4[13] == syn:
+	case p.Protocol() == packet.TCP && len(l4) >= 20 && l4[13] == uint8(header.TCPFlagSyn):
 		return "tcp"
 	case p.Protocol() == packet.UDP && len(l4) >= 8:
 		return "udp"
@@ -217,10 +219,10 @@ func answerQuestion(n *node, r *compare.Result) (kernel.Question, bool) {
 	o := &r.Walk.Trace.Outcomes[i]
 	switch {
 	case o.Result == trace.Delivered && o.Socket != 0:
-		back := answerTo(o.Frame)
+		back := lab.AnswerTo(o.Frame)
 		return kernel.Question{Out: true, Packet: back, Socket: "raw"}, back != nil
 	case o.Result == trace.Transmitted && len(o.Frame) > packet.EthernetLen:
-		back := answerTo(o.Frame[packet.EthernetLen:])
+		back := lab.AnswerTo(o.Frame[packet.EthernetLen:])
 		frame := packet.Frame(packet.MAC(o.Frame[6:12]), packet.MAC(o.Frame[:6]), back)
 		return kernel.Question{In: n.Links.Name(o.Dev), Frame: frame}, back != nil
 	}

@@ -13,7 +13,7 @@ var promptPattern = regexp.MustCompile(`^\s*([A-Za-z0-9_.-]+)#\s*`)
 
 // with changes hosts by commands. Without a host before it, a command is for the one
 // that the question names, or the only one.
-func (l *lab) with(commands []string, host string) error {
+func (l *hosts) with(commands []string, host string) error {
 	changed := map[*node]bool{}
 	for _, text := range commands {
 		name := host
@@ -38,9 +38,9 @@ func (l *lab) with(commands []string, host string) error {
 	return nil
 }
 
-// changed is the lab with other commands typed on one of its hosts. It shares what did
+// changed is the hosts with other commands typed on one of its hosts. It shares what did
 // not change.
-func (l *lab) changed(host string, commands []string) (*lab, error) {
+func (l *hosts) changed(host string, commands []string) (*hosts, error) {
 	out := *l
 	out.nodes = slices.Clone(l.nodes)
 	for i, n := range out.nodes {

@@ -1,24 +1,25 @@
-package cli
+package lab
 
 import (
 	"encoding/binary"
 
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
 	"github.com/hookpath/hookpath/packet"
-	"github.com/hookpath/hookpath/report"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/walk"
 )
 
 // TCP flags that decide which segment answers.
 const (
-	fin = 0x01
-	syn = 0x02
-	rst = 0x04
-	ack = 0x10
+	fin = uint8(header.TCPFlagFin)
+	syn = uint8(header.TCPFlagSyn)
+	rst = uint8(header.TCPFlagRst)
+	ack = uint8(header.TCPFlagAck)
 )
 
-// answer walks the answer of whoever got the question's packet back.
-func (j *journey) answer(a *asked) {
+// converse walks the answer of whoever got the question's packet back.
+func (j *Journey) converse() {
 	o := j.outcome(1)
 	if o == nil || o.Result != trace.Delivered && o.Result != trace.Transmitted {
 		return
@@ -27,36 +28,36 @@ func (j *journey) answer(a *asked) {
 	if o.Result == trace.Transmitted && len(ip) > packet.EthernetLen {
 		ip = ip[packet.EthernetLen:]
 	}
-	back := answerTo(ip)
-	n := j.l.find(o.Host.Name)
-	if back == nil || n == nil || o.Result == trace.Delivered && o.Socket == 0 {
+	back := AnswerTo(ip)
+	n := j.lab.index(o.Host.Name)
+	if back == nil || n < 0 || o.Result == trace.Delivered && o.Socket == 0 {
 		return
 	}
-	k := j.walk(n, n.Host, a.skips)
+	k := j.begin(n, o.Host)
 	if o.Result == trace.Delivered {
-		n.Send(k, walk.Local{IP: back})
+		o.Host.Send(k, walk.Local{IP: back})
 	} else {
 		f := o.Frame
-		n.Receive(k, o.Dev, packet.Frame(packet.MAC(f[6:12]), packet.MAC(f[:6]), back))
+		o.Host.Receive(k, o.Dev, packet.Frame(packet.MAC(f[6:12]), packet.MAC(f[:6]), back))
 	}
-	before := j.skbs
-	j.done(n, k, true)
-	j.replySKB = before + 1
-	j.run(a.skips)
+	j.ReplySKB = j.skbs + 1
+	j.done(n, k, Reply)
+	j.run()
 }
 
-func (j *journey) outcome(skb int) *report.Outcome {
-	for i := range j.outcomes {
-		if j.outcomes[i].SKB == skb {
-			return &j.outcomes[i]
+// outcome is how a packet ended, nil while it waits.
+func (j *Journey) outcome(skb int) *Outcome {
+	for i := range j.Outcomes {
+		if j.Outcomes[i].SKB == skb {
+			return &j.Outcomes[i]
 		}
 	}
 	return nil
 }
 
-// answerTo is the packet that a willing receiver would send back; nil where there is
+// AnswerTo is the packet that a willing receiver would send back; nil where there is
 // none.
-func answerTo(ip []byte) []byte {
+func AnswerTo(ip []byte) []byte {
 	p, ok := packet.FromIP(ip)
 	if !ok || !p.Is4() || p.IsFragment() {
 		return nil

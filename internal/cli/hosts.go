@@ -5,14 +5,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hookpath/hookpath/lab"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/snapshot"
 	"github.com/hookpath/hookpath/walk"
 	"github.com/hookpath/hookpath/world"
 )
 
-// lab is the hosts that a question can be put to.
-type lab struct {
+// hosts are those that a question can be put to.
+type hosts struct {
 	nodes []*node
 	now   world.Instant
 	// infer lets hosts be joined by cables that no meta.json names.
@@ -29,9 +30,9 @@ type node struct {
 	now     world.Instant
 }
 
-// loadLab reads snapshots; without any, the live machine.
-func loadLab(e *Env, paths []string) (*lab, error) {
-	l := &lab{now: e.instant()}
+// loadHosts reads snapshots; without any, the live machine.
+func loadHosts(e *Env, paths []string) (*hosts, error) {
+	l := &hosts{now: e.instant()}
 	if len(paths) == 0 {
 		dir, err := snapshot.Live()
 		if err != nil {
@@ -63,7 +64,7 @@ func readSnapshot(p string) ([]*snapshot.Dir, error) {
 	return snapshot.Read(p)
 }
 
-func (l *lab) add(dirs ...*snapshot.Dir) error {
+func (l *hosts) add(dirs ...*snapshot.Dir) error {
 	for _, d := range dirs {
 		n := &node{dir: d, now: l.now}
 		if err := n.build(); err != nil {
@@ -126,7 +127,7 @@ func (n *node) linkNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (l *lab) find(name string) *node {
+func (l *hosts) find(name string) *node {
 	i := slices.IndexFunc(l.nodes, func(n *node) bool { return n.Name == name })
 	if i < 0 {
 		return nil
@@ -135,7 +136,7 @@ func (l *lab) find(name string) *node {
 }
 
 // host finds the host of a question; the name may be left out when there is one.
-func (l *lab) host(name string) (*node, error) {
+func (l *hosts) host(name string) (*node, error) {
 	if name == "" && len(l.nodes) == 1 {
 		return l.nodes[0], nil
 	}
@@ -152,43 +153,11 @@ func (l *lab) host(name string) (*node, error) {
 	return nil, fmt.Errorf("no host %q: there is %s", name, strings.Join(names, ", "))
 }
 
-// peer is the other end of the cable at an interface, nil where there is none.
-func (l *lab) peer(n *node, dev packet.Dev) (*node, packet.Dev) {
-	p, ok := n.Config().Cables[n.Links.Name(dev)]
-	if !ok {
-		return nil, 0
-	}
-	other := l.find(p.Host)
-	if other == nil {
-		return nil, 0
-	}
-	link := other.Links.ByName(p.Dev)
-	if link == nil {
-		return nil, 0
-	}
-	return other, link.Index
-}
-
-// start is the memory of every host before any question.
-func (l *lab) start() states {
-	s := states{}
+// joined is the hosts as they are joined by cables.
+func (l *hosts) joined() *lab.Lab {
+	out := &lab.Lab{Infer: l.infer}
 	for _, n := range l.nodes {
-		s[n.Name] = n.Memory()
-	}
-	return s
-}
-
-// states is the memory of each host by name.
-type states map[string]*world.State
-
-// with returns a copy in which the given hosts remember something else.
-func (s states) with(more states) states {
-	out := make(states, len(s))
-	for k, v := range s {
-		out[k] = v
-	}
-	for k, v := range more {
-		out[k] = v
+		out.Hosts = append(out.Hosts, n.Host)
 	}
 	return out
 }
