@@ -24,6 +24,9 @@ type Arrival struct {
 	// inner are the ends that the multipath hash of an ICMP error goes by.
 	inner      bool
 	inSrc, inD packet.Addr
+	// ask answers for the open port, nil where none is.
+	ask  field.Source
+	open field.ID
 }
 
 // ArrivalOf reads a packet.
@@ -83,15 +86,20 @@ func (f *FIB) arrivalKey(a *Arrival) pathKey {
 // Input decides about a packet that came in.
 //
 // Kernel: net/ipv4/route.c, ip_route_input_noref.
-func (f *FIB) Input(w *world.World, tr *trace.Trace, p *packet.Packet) Decision {
-	return f.InputTo(w, tr, p, p.Dst())
+// ask answers for a port that NAT left open; it may be nil where none is.
+func (f *FIB) Input(w *world.World, tr *trace.Trace, p *packet.Packet,
+	ask field.Source) Decision {
+	return f.InputTo(w, tr, p, p.Dst(), ask)
 }
 
 // InputTo is Input for the next address of the packet's source route.
 func (f *FIB) InputTo(w *world.World, tr *trace.Trace, p *packet.Packet,
-	next packet.Addr) Decision {
+	next packet.Addr, ask field.Source) Decision {
 	a := ArrivalOf(p)
 	a.Dst = next
+	if a.open = openPort(p); a.open != field.None {
+		a.ask = ask
+	}
 	rec := newRecord(w, tr)
 	d := f.arrive(rec, &a)
 	rec.event(p, &d, true)
@@ -231,20 +239,35 @@ func (f *FIB) arrivalFlow(a *Arrival) Flow {
 	fl := Flow{Src: a.Src, Dst: a.Dst, TOS: a.TOS, Mark: a.Mark, In: a.In}
 	if f.dissect {
 		fl.Proto, fl.SPort, fl.DPort = a.Proto, a.SPort, a.DPort
+		fl.Ask, fl.Unknown = a.ask, a.open
 	}
 	return fl
 }
 
+// openPort is the port that NAT drew and nobody knows; field.None for none.
+func openPort(p *packet.Packet) field.ID {
+	switch {
+	case p.Free&packet.FreeDstPort != 0:
+		return field.DstPort
+	case p.Free&packet.FreeSrcPort != 0:
+		return field.SrcPort
+	}
+	return field.None
+}
+
 // Dissect adds a packet's protocol and ports to a flow where some ip rule looks at
-// them.
+// them. ask answers for a port that NAT left open.
 //
 // Kernel: include/net/ip_fib.h, fib4_rules_early_flow_dissect.
-func (f *FIB) Dissect(fl *Flow, p *packet.Packet) {
+func (f *FIB) Dissect(fl *Flow, p *packet.Packet, ask field.Source) {
 	if !f.dissect {
 		return
 	}
 	a := ArrivalOf(p)
 	fl.Proto, fl.SPort, fl.DPort = a.Proto, a.SPort, a.DPort
+	if open := openPort(p); open != field.None {
+		fl.Ask, fl.Unknown = ask, open
+	}
 }
 
 // noRoute tells the sender, where this host is a router.

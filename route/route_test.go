@@ -513,7 +513,7 @@ func TestNoAllocation(t *testing.T) {
 	w, p := testWorld(), packetFrom(t, "10.0.0.9", "8.8.8.8")
 	p.In = 2
 	fl := &Flow{Dst: addr("8.8.8.8")}
-	if n := testing.AllocsPerRun(100, func() { f.Input(w, nil, p) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { f.Input(w, nil, p, nil) }); n != 0 {
 		t.Errorf("Input allocates %v times", n)
 	}
 	if n := testing.AllocsPerRun(100, func() { f.Output(w, nil, fl) }); n != 0 {
@@ -541,7 +541,7 @@ func BenchmarkInput(b *testing.B) {
 			p.In = 2
 			b.ReportAllocs()
 			for b.Loop() {
-				f.Input(w, nil, p)
+				f.Input(w, nil, p, nil)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package walk
 
 import (
 	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/world"
 )
 
@@ -14,7 +15,8 @@ type narrowing struct {
 // narrow answers a test on an unknown field: by what earlier tests on this path
 // imply, else by a choice that is remembered.
 func (k *Walk) narrow(id field.ID, s *field.Set) bool {
-	if in, sure := implied(k.narrowed[id], s, id.Bits()); sure {
+	known := append(k.drawn(id), k.narrowed[id]...)
+	if in, sure := implied(known, s, id.Bits()); sure {
 		return in
 	}
 	n := len(k.narrowed[id])
@@ -31,6 +33,22 @@ func (k *Walk) narrow(id field.ID, s *field.Set) bool {
 	}
 	k.narrowed[id] = append(k.narrowed[id], narrowing{*s, taken == 0})
 	return taken == 0
+}
+
+// drawn is what is known of a port that NAT drew: the range.
+func (k *Walk) drawn(id field.ID) []narrowing {
+	which := packet.FreeDstPort
+	if id == field.SrcPort {
+		which = packet.FreeSrcPort
+	}
+	if id != field.SrcPort && id != field.DstPort || k.p.Free&which == 0 {
+		return nil
+	}
+	ports, ok := k.Conntrack.FreePorts(k.World, k.p, which)
+	if !ok {
+		return nil
+	}
+	return []narrowing{{field.Between(uint64(ports.Min), uint64(ports.Max)), true}}
 }
 
 // implied tells what is known of a test from earlier answers.

@@ -82,7 +82,7 @@ func (k *Walk) followSourceRoute() trace.Why {
 	}
 	addrs, whole := k.p.NextSource()
 	for _, next := range addrs {
-		d := k.Routes.InputTo(k.World, k.Trace, k.p, next)
+		d := k.Routes.InputTo(k.World, k.Trace, k.p, next, &k.env)
 		if d.Err != 0 || d.Kind != trace.Unicast && d.Kind != trace.Local {
 			return "source-route-failed"
 		}

@@ -198,7 +198,7 @@ func (k *Walk) outFlow(sk uint32) *route.Flow {
 	p := k.p
 	f := &route.Flow{Src: p.Src(), Dst: p.Dst(), TOS: p.TOS(), Mark: p.Mark,
 		Out: k.Sockets.BoundDev(k.World, sk)}
-	k.Routes.Dissect(f, p)
+	k.Routes.Dissect(f, p, &k.env)
 	return f
 }
 

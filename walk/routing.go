@@ -14,7 +14,7 @@ import (
 func (k *Walk) routeInput() {
 	if !k.hasDst {
 		k.earlyDemux()
-		k.dst, k.hasDst = k.Routes.Input(k.World, k.Trace, k.p), true
+		k.dst, k.hasDst = k.Routes.Input(k.World, k.Trace, k.p, &k.env), true
 	}
 	d := &k.dst
 	k.p.Realm = d.Realm

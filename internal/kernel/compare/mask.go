@@ -28,12 +28,14 @@ func (b bits) text() string {
 // mask knows which packets of a question have bytes that the kernel draws. All others
 // are compared as they are.
 type mask struct {
-	// answers are the packets that the host made by itself, wraps those that others are in.
-	answers, wraps map[int]bool
+	// answers are the packets that the host made by itself, wraps those that others are in,
+	// and quotes those that answer an answer.
+	answers, wraps, quotes map[int]bool
 }
 
 func newMask(t *trace.Trace) *mask {
-	m := &mask{answers: map[int]bool{}, wraps: map[int]bool{}}
+	m := &mask{answers: map[int]bool{}, wraps: map[int]bool{},
+		quotes: map[int]bool{}}
 	pieces, top, wrapped := false, 0, 0
 	for _, e := range t.Events {
 		skb := e.Base().SKB
@@ -45,10 +47,12 @@ func newMask(t *trace.Trace) *mask {
 		case *trace.Neigh, *trace.Transmit: // a piece has a number of its own
 			m.answers[skb] = m.answers[skb] || pieces && skb > top
 		case *trace.LocalOut:
+			m.quotes[e.SKB] = m.answers[e.Parent]
 			m.answers[e.SKB] = m.answers[e.SKB] || e.Parent != 0
 			m.wraps[e.SKB] = wrapped != 0 && e.Parent == wrapped
 		case *trace.Receive: // the host's own copy of an answer
 			m.answers[e.SKB] = m.answers[e.SKB] || m.answers[e.Parent]
+			m.quotes[e.SKB] = m.quotes[e.SKB] || m.quotes[e.Parent]
 		}
 		top = max(top, skb)
 	}
@@ -92,7 +96,20 @@ func (m *mask) same(got, want bits) bool {
 		hideID(g, got.ip, m.wraps[got.skb])
 		hideID(w, want.ip, m.wraps[got.skb])
 	}
+	if m.quotes[got.skb] {
+		hideID(g, quoted(g, got.ip), false)
+		hideID(w, quoted(w, want.ip), false)
+	}
 	return bytes.Equal(g, w)
+}
+
+// quoted is where the packet begins that an ICMP error quotes; the end for none.
+func quoted(b []byte, at int) int {
+	const icmpHeader = 8
+	if !isIP4(b, at) || b[at+9] != packet.ICMP {
+		return len(b)
+	}
+	return at + int(b[at]&0xf)*4 + icmpHeader
 }
 
 func isIP4(b []byte, at int) bool { return len(b) >= at+20 && b[at]>>4 == 4 }
