@@ -11,7 +11,7 @@ type Sysctl interface {
 type Config struct {
 	// Sysctl has the settings by full name; nil means the kernel's defaults.
 	Sysctl Sysctl
-	// Kernel is major<<16 | minor<<8, as the kernel's KERNEL_VERSION counts; zero
+	// Kernel is major<<16 | minor<<8 | patch, as the kernel's KERNEL_VERSION counts; zero
 	// means the newest that is known.
 	Kernel int
 }

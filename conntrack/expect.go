@@ -157,11 +157,24 @@ func (v *visit) expected(f *Flow) {
 func (v *visit) fulfil(f *Flow, e *Expect, master *Flow) {
 	f.Status |= Expected
 	f.Master, f.Mark = e.Master, master.Mark
-	if e.Helper != NoHelper {
-		f.Helper = e.Helper
+	if h := v.t.helperOf(e, master); h != NoHelper {
+		f.Helper = h
 		f.Status |= HelperBit
 	}
 	if e.FollowNAT && v.t.NAT != nil {
 		v.t.NAT.Follow(v.w, v.id, e)
 	}
+}
+
+// helperOf is the helper that an expected connection gets. For some patches of 6.1 an
+// expectation's is its master's, unless the master's says otherwise.
+//
+// Kernel: net/netfilter/nf_conntrack_core.c, init_conntrack; "honor expectation helper
+// field" (6.1.168), "restore helper propagation via expectation" (6.1.183).
+func (t *Tracker) helperOf(e *Expect, master *Flow) Helper {
+	const first, end = 6<<16 | 1<<8 | 168, 6<<16 | 1<<8 | 183
+	if e.Helper == NoHelper && t.cfg.Kernel >= first && t.cfg.Kernel < end {
+		return master.Helper
+	}
+	return e.Helper
 }

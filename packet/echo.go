@@ -13,7 +13,7 @@ type Echo struct {
 
 	record, stamp, route  int // where they begin in Data, plus one
 	address, stampAddress bool
-	time                  bool
+	time, strict          bool
 }
 
 // Echo returns the options of an answer to the packet. unicast tells whether an
@@ -33,11 +33,27 @@ func (p *Packet) Echo(unicast func(Addr) bool) (Echo, bool) {
 	}
 	if o.SourceRoute != 0 {
 		e.echoRoute(p.option(o.SourceRoute), p.Src())
+		e.strict = o.Strict && e.route != 0
 	}
 	for len(e.Data)%4 != 0 {
 		e.Data = append(e.Data, optEnd)
 	}
 	return e, true
+}
+
+// Own is what the answer keeps of its options once Build has written them.
+//
+// Kernel: net/ipv4/ip_options.c, ip_options_build, IPCB(skb)->opt.
+func (e *Echo) Own() IPOptions {
+	at := func(n int) uint8 {
+		if n == 0 {
+			return 0
+		}
+		return uint8(20 + n - 1)
+	}
+	return IPOptions{Len: uint8(len(e.Data)), SourceRoute: at(e.route), Record: at(e.record),
+		Stamp: at(e.stamp), Strict: e.strict, RecordNeeds: e.address,
+		StampNeeds: e.stampAddress, TimeNeeds: e.time}
 }
 
 // option is the option that begins at an offset of the header.

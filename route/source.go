@@ -69,12 +69,38 @@ func (f *FIB) reverse(a *Arrival, q sourceQuestion) (Flow, role) {
 	}
 	if f.dissect {
 		fl.Proto, fl.SPort, fl.DPort = a.Proto, a.DPort, a.SPort
+		if a.open != field.None {
+			fl.Ask, fl.Unknown = farSide{a.ask}, otherPort(a.open)
+		}
 	}
 	if !q.in.Conf.SrcValidMark {
 		return fl, asReverse
 	}
 	fl.Mark = a.Mark
 	return fl, asReverseMark
+}
+
+// farSide answers for a port by what is known of the port at the other end.
+type farSide struct{ field.Source }
+
+// Field implements field.Source.
+func (s farSide) Field(id field.ID) (field.Value, field.Status) {
+	return s.Source.Field(otherPort(id))
+}
+
+// Decide implements field.Source.
+func (s farSide) Decide(id field.ID, set *field.Set) bool {
+	return s.Source.Decide(otherPort(id), set)
+}
+
+func otherPort(id field.ID) field.ID {
+	switch id {
+	case field.SrcPort:
+		return field.DstPort
+	case field.DstPort:
+		return field.SrcPort
+	}
+	return id
 }
 
 // validateFully looks up the way back.

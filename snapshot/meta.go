@@ -50,7 +50,7 @@ func parseMeta(file string, data []byte) (Meta, error) {
 	return m, nil
 }
 
-var kernelPattern = regexp.MustCompile(`^(\d{1,3})\.(\d{1,4})(\.|-|$)`)
+var kernelPattern = regexp.MustCompile(`^(\d{1,3})\.(\d{1,4})(?:\.(\d{1,5}))?(\.|-|$)`)
 
 // oneProcessor knows Debian's user-mode-linux: distributions give the kernels of
 // machines a suffix.
@@ -64,7 +64,9 @@ func kernelVersion(s string) (xtables.Kernel, error) {
 	}
 	major, _ := strconv.Atoi(m[1])
 	minor, _ := strconv.Atoi(m[2])
-	return xtables.Kernel{Major: major, Minor: minor, OneProcessor: oneProcessor.MatchString(s)}, nil
+	patch, _ := strconv.Atoi(m[3]) // none is zero
+	return xtables.Kernel{Major: major, Minor: minor, Patch: patch,
+		OneProcessor: oneProcessor.MatchString(s)}, nil
 }
 
 // apply puts what meta.json says into a configuration.

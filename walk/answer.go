@@ -43,7 +43,7 @@ func (k *Walk) SendReset(*xtables.Env) {
 	sk := k.sender()
 	k.nested(func() {
 		to := k.p
-		k.begin(b, to)
+		k.begin(b, to, &packet.Echo{})
 		k.p.Partial = true // nf_reject_ip_tcphdr_put
 		rerouted := false
 		k.seen(view{}.answering(), func() { rerouted = k.reroute(sk) })
@@ -74,9 +74,10 @@ func toMany(d *route.Decision) bool {
 	return d.Kind == trace.BroadcastRoute || d.Kind == trace.MulticastRoute
 }
 
-// begin makes an answer to a packet the present one.
-func (k *Walk) begin(ip []byte, to *packet.Packet) {
+// begin makes an answer to a packet, with the options o, the present one.
+func (k *Walk) begin(ip []byte, to *packet.Packet, o *packet.Echo) {
 	p, _ := packet.FromIP(ip)
+	p.Options = o.Own()
 	k.number(p)
 	p.Type = packet.Host
 	if k.Sysctl.Int("net.ipv4.fwmark_reflect", 0) != 0 {
@@ -140,7 +141,7 @@ func (k *Walk) sendICMP(typ, code uint8, info uint32) {
 	if b == nil {
 		return
 	}
-	k.begin(b, to)
+	k.begin(b, to, &echo)
 	k.p.Socket, k.p.IgnoreDF = socket.Kernel, true
 	// icmp_glue_bits attaches an error, and no other answer, to what it is about.
 	k.Conntrack.Answer(k.World, k.p, to)
@@ -202,7 +203,7 @@ func (k *Walk) reply(typ uint8, build func(a *icmp.Answer, request []byte) []byt
 	}
 	ans := icmp.Answer{Src: d.Source, TTL: k.ttlOf(&d), Options: echo,
 		Clock: optionHost{k}.Milliseconds()}
-	k.begin(build(&ans, to.IP()), to)
+	k.begin(build(&ans, to.IP()), to, &echo)
 	k.p.Socket, k.p.IgnoreDF = socket.Kernel, true
 	k.answer(d, to)
 }
@@ -232,7 +233,7 @@ func (k *Walk) sendTCPReset() {
 	if !sent {
 		return
 	}
-	k.begin(b, to)
+	k.begin(b, to, &echo)
 	k.p.Socket = socket.Kernel
 	k.answer(d, to)
 }

@@ -130,7 +130,7 @@ func (h *Host) buildRooms(cfg *Config) (err error) {
 		return fmt.Errorf("sockets: %w", err)
 	}
 	h.Conntrack = conntrack.New(h.schema, conntrack.Config{Sysctl: cfg.Sysctl,
-		Kernel: h.Kernel.Major<<16 | h.Kernel.Minor<<8})
+		Kernel: h.Kernel.Major<<16 | h.Kernel.Minor<<8 | min(h.Kernel.Patch, 255)})
 	h.fragments = newFragments(h.schema, cfg.Sysctl)
 	h.waiting = world.Add(h.schema, world.NewTable[hop, waiting])
 	h.peers = world.Add(h.schema, world.NewTable[peerKey, peer])

@@ -28,9 +28,9 @@ type Rooms struct {
 	Kernel    Kernel
 }
 
-// Kernel is a kernel's version, 6.18 as {6, 18}.
+// Kernel is a kernel's version, 6.18.44 as {6, 18, 44}.
 type Kernel struct {
-	Major, Minor int
+	Major, Minor, Patch int
 	// OneProcessor is a kernel built without SMP, as user-mode-linux 6.1 is: its
 	// spinlocks never are taken.
 	OneProcessor bool
@@ -39,6 +39,11 @@ type Kernel struct {
 // Before tells whether k is older than major.minor.
 func (k Kernel) Before(major, minor int) bool {
 	return k.Major < major || k.Major == major && k.Minor < minor
+}
+
+// Patched tells whether k is a patch of major.minor from first on, and before end.
+func (k Kernel) Patched(major, minor, first, end int) bool {
+	return k.Major == major && k.Minor == minor && k.Patch >= first && k.Patch < end
 }
 
 // Mover is what a target can ask the walk to do: only the walk sends packets.

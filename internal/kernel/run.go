@@ -338,7 +338,7 @@ func (h *host) harvest(buf []byte, report func(message), frame func(*tap, []byte
 		return nil
 	}
 	return h.inputs.collect(waits[1+len(h.taps):], buf, func(b Hex, dev int, mark uint32) {
-		deliver(b, Delivery{h.Name, h.links[dev], mark})
+		deliver(b, Delivery{h.Name, h.links[dev], mark, false})
 	})
 }
 
@@ -394,7 +394,7 @@ func (h *host) logged(l logged, family uint8, a *Answer) {
 		if h.plain && !h.inputs.unknown(l.payload) {
 			return
 		}
-		a.deliver(append(Hex(nil), l.payload...), Delivery{h.Name, h.links[l.inDev], l.mark})
+		a.deliver(append(Hex(nil), l.payload...), Delivery{h.Name, h.links[l.inDev], l.mark, h.plain})
 	case groupSent:
 		a.Sent = append(a.Sent, finishChecksum(append(Hex(nil), l.payload...)))
 	case groupTrace:

@@ -110,6 +110,9 @@ type Delivery struct {
 	Host string `json:"host,omitempty"`
 	Dev  string `json:"dev"`
 	Mark uint32 `json:"mark,omitempty"`
+	// Early packets were seen before nat INPUT, which may have given them another source: a
+	// kernel without nf_tables shows no more of protocols that nobody handles.
+	Early bool `json:"early,omitempty"`
 }
 
 // Answer is what the kernel did with one Question.

@@ -7,6 +7,7 @@ import (
 
 	ct "github.com/hookpath/hookpath/conntrack"
 	"github.com/hookpath/hookpath/field"
+	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/world"
@@ -144,7 +145,7 @@ func (c *counting) run() int {
 	switch {
 	case !found:
 		l = connList{conns: []counted{{c.tuple, c.zone}}, swept: c.now}
-	case c.flow != nil && c.flow.Is(ct.Confirmed|ct.Assured):
+	case c.flow != nil && c.flow.Is(c.settled()):
 		if c.later(&l) {
 			c.sweep(&l, false)
 		}
@@ -159,6 +160,21 @@ func (c *counting) run() int {
 	}
 	c.table.Put(c.key, l)
 	return len(l.conns)
+}
+
+// settled is the status of connections that are not looked for: they were counted when
+// they were new. For some patches of 6.1 that were all confirmed ones, so that a list of
+// nothing else runs empty and drops them.
+//
+// Kernel: net/netfilter/nf_conncount.c, __nf_conncount_add ("prevent connlimit drops for
+// early confirmed ct", 6.1.178).
+func (c *counting) settled() ct.Status {
+	k := c.e.Kernel
+	local := c.e.Packet.In == link.Loopback
+	if k.Patched(6, 1, 160, 165) || k.Patched(6, 1, 165, 178) && !local {
+		return ct.Confirmed
+	}
+	return ct.Confirmed | ct.Assured
 }
 
 // later tells whether a tick of the clock has passed since a list was swept: within one

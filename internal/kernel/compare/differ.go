@@ -178,6 +178,9 @@ func (p *pair) story(k *walk.Walk, q *kernel.Question, a *kernel.Answer, diff *D
 	}
 	fmt.Fprintf(&b, "kernel: %d frames, %d deliveries, send %q\n", len(a.Out), len(a.Delivered),
 		a.Send)
+	for _, f := range a.Out {
+		fmt.Fprintf(&b, "  %s %x\n", f.Dev, []byte(f.Bytes))
+	}
 	p.eachRule(append(p.steps(k.Trace), p.kernelSteps(a.Steps)...), func(name, text string) {
 		fmt.Fprintf(&b, "  %s: %s\n", name, text)
 	})

@@ -16,6 +16,7 @@ type bits struct {
 	dev   string
 	ip    int // where the IP header is
 	bytes []byte
+	early bool // seen before nat INPUT could give it another source
 }
 
 func (b bits) text() string {
@@ -100,6 +101,10 @@ func (m *mask) same(got, want bits) bool {
 		hideID(g, quoted(g, got.ip), false)
 		hideID(w, quoted(w, want.ip), false)
 	}
+	if want.early {
+		hideSource(g)
+		hideSource(w)
+	}
 	return bytes.Equal(g, w)
 }
 
@@ -110,6 +115,18 @@ func quoted(b []byte, at int) int {
 		return len(b)
 	}
 	return at + int(b[at]&0xf)*4 + icmpHeader
+}
+
+// hideSource clears what SNAT in INPUT changes of an IP packet: the source, the source
+// port and checksums. It takes the first words behind the header whole.
+func hideSource(b []byte) {
+	const words = 12 // SCTP's checksum ends there
+	if !isIP4(b, 0) {
+		return
+	}
+	clear(b[10:16])
+	at := min(int(b[0]&0xf)*4, len(b))
+	clear(b[at:min(at+words, len(b))])
 }
 
 func isIP4(b []byte, at int) bool { return len(b) >= at+20 && b[at]>>4 == 4 }
@@ -129,7 +146,7 @@ func (p *pair) frames(t *trace.Trace) []bits {
 	var out []bits
 	for i := range t.Outcomes {
 		if o := &t.Outcomes[i]; o.Result == trace.Transmitted {
-			out = append(out, bits{o.SKB, p.host.Links.Name(o.Dev), packet.EthernetLen, o.Frame})
+			out = append(out, bits{o.SKB, p.host.Links.Name(o.Dev), packet.EthernetLen, o.Frame, false})
 		}
 	}
 	return out
@@ -138,7 +155,7 @@ func (p *pair) frames(t *trace.Trace) []bits {
 func kernelFrames(a *kernel.Answer) []bits {
 	var out []bits
 	for _, f := range a.Out {
-		out = append(out, bits{0, f.Dev, packet.EthernetLen, f.Bytes})
+		out = append(out, bits{0, f.Dev, packet.EthernetLen, f.Bytes, false})
 	}
 	return out
 }
@@ -147,7 +164,7 @@ func deliveries(t *trace.Trace) []bits {
 	var out []bits
 	for _, e := range t.Events {
 		if d, ok := e.(*trace.Deliver); ok {
-			out = append(out, bits{d.SKB, "", 0, d.Frame})
+			out = append(out, bits{d.SKB, "", 0, d.Frame, false})
 		}
 	}
 	return out
@@ -155,8 +172,8 @@ func deliveries(t *trace.Trace) []bits {
 
 func kernelDeliveries(a *kernel.Answer) []bits {
 	var out []bits
-	for _, d := range a.Delivered {
-		out = append(out, bits{0, "", 0, d})
+	for i, d := range a.Delivered {
+		out = append(out, bits{0, "", 0, d, a.Inputs[i].Early})
 	}
 	return out
 }

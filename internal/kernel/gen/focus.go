@@ -70,6 +70,9 @@ func rare() map[string]int {
 
 func (g *Gen) placeFocus() {
 	for _, s := range subjects() {
+		if slices.Contains(g.Except, s.name[strings.LastIndexByte(s.name, ' ')+1:]) {
+			continue
+		}
 		for n := 0; n < 2 && slices.Contains(g.Focus, s.name); n++ {
 			s.place(g)
 		}

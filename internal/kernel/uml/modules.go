@@ -21,9 +21,10 @@ func moduleFolders() []string {
 }
 
 // moduleNames are further ones that every machine loads: text searches, which a helper
-// and -m string ask for, and devices.
+// and -m string ask for, devices, and what ss asks: /proc lacks a socket's device and mark.
 func moduleNames() []string {
-	return []string{"ts_kmp", "ts_bm", "ts_fsm", "tun", "veth", "dummy", "8021q", "macvlan", "vrf"}
+	return []string{"ts_kmp", "ts_bm", "ts_fsm", "tun", "veth", "dummy", "8021q", "macvlan", "vrf",
+		"udp_diag", "raw_diag"}
 }
 
 // leftOut are of no use: nf_tables has no family for IP in this kernel, and what the
