@@ -134,9 +134,7 @@ func takes(links *link.Table, mac packet.MAC, next packet.Addr) *link.Link {
 // nextHop is the address that a frame was sent to on its link: who an ARP request asks
 // for, else the neighbour that the packet was handed to.
 func nextHop(t *trace.Trace, o *trace.Outcome) packet.Addr {
-	p, ok := packet.FromFrame(append([]byte(nil), o.Frame...))
-	if ok && p.EtherType() == packet.EtherARP {
-		a, _ := link.ParseARP(p.IP())
+	if a, ok := arpOf(o.Frame); ok {
 		return a.Target
 	}
 	var next packet.Addr

@@ -112,6 +112,7 @@ func (j *Journey) begin(n int, h *walk.Host) *walk.Walk {
 // run follows the cables.
 func (j *Journey) run() {
 	for n := 0; len(j.queue) > 0 && j.Err == nil; n++ {
+		j.race()
 		h := j.queue[0]
 		j.queue = j.queue[1:]
 		host := j.lab.Hosts[h.host]

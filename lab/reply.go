@@ -20,7 +20,7 @@ const (
 
 // converse walks the answer of whoever got the question's packet back.
 func (j *Journey) converse() {
-	o := j.outcome(1)
+	o := j.end(1)
 	if o == nil || o.Result != trace.Delivered && o.Result != trace.Transmitted {
 		return
 	}
@@ -45,14 +45,41 @@ func (j *Journey) converse() {
 	j.run()
 }
 
-// outcome is how a packet ended, nil while it waits.
-func (j *Journey) outcome(skb int) *Outcome {
+// end is how a packet ended. One that went into a tunnel, or came out of one, went on as
+// another.
+func (j *Journey) end(skb int) *Outcome {
 	for i := range j.Outcomes {
-		if j.Outcomes[i].SKB == skb {
-			return &j.Outcomes[i]
+		o := &j.Outcomes[i]
+		if o.SKB != skb {
+			continue
 		}
+		if o.Why == "encapsulated" || o.Why == "decapsulated" {
+			if next := j.child(skb); next > skb {
+				return j.end(next)
+			}
+		}
+		return o
 	}
 	return nil
+}
+
+// child is the packet that was made of another one, zero for none.
+func (j *Journey) child(skb int) int {
+	for _, l := range j.Legs {
+		for _, e := range l.Trace.Events {
+			switch e := e.(type) {
+			case *trace.LocalOut:
+				if e.Parent == skb {
+					return e.SKB
+				}
+			case *trace.Receive:
+				if e.Parent == skb {
+					return e.SKB
+				}
+			}
+		}
+	}
+	return 0
 }
 
 // AnswerTo is the packet that a willing receiver would send back; nil where there is

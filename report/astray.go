@@ -26,7 +26,7 @@ func (b *Branch) first() *packet.Packet {
 // stray is an answer that nobody waits for: it has another source than what was asked.
 type stray struct {
 	asked, from trace.Endpoint
-	host        string
+	host        string // who answered
 }
 
 // strays finds an answer whose source is not what the client asked. Where ports are open
@@ -49,9 +49,19 @@ func (b *Branch) strays() *stray {
 			continue
 		}
 		return &stray{trace.Endpoint{Addr: asked.Dst(), Port: dport},
-			trace.Endpoint{Addr: l.Src, Port: l.SPort}, o.Host.Name}
+			trace.Endpoint{Addr: l.Src, Port: l.SPort}, b.answerer()}
 	}
 	return nil
+}
+
+// answerer is the host that the answer set off from; empty without one.
+func (b *Branch) answerer() string {
+	for i := range b.Steps {
+		if b.Steps[i].Reply {
+			return b.Steps[i].Host.Name
+		}
+	}
+	return ""
 }
 
 // why says it in a sentence.
@@ -92,7 +102,8 @@ func (n names) bypassFixes(b *Branch, e *trace.IPVS, s *stray) []Fix {
 	const universe = 0
 	var out packet.Dev
 	for i := range b.Steps {
-		if t, ok := b.Steps[i].Event.(*trace.Transmit); ok && b.Steps[i].Host == n.h && !b.Steps[i].Reply {
+		t, ok := b.Steps[i].Event.(*trace.Transmit)
+		if ok && b.Steps[i].Host == n.h && !b.Steps[i].Reply && t.SKB == e.SKB {
 			out = t.Dev
 		}
 	}

@@ -25,17 +25,20 @@ type teller struct {
 	spoke bool   // the present stage has printed a line
 	reply bool
 	main  *Outcome
+	arp   asking
 }
 
 // lines tells the walk of a branch.
 func (b *Branch) lines(s Style) []line {
-	t := &teller{Style: s, last: map[int]*trace.Snap{}, skb: 1, main: b.Main()}
+	t := &teller{Style: s, last: map[int]*trace.Snap{}, skb: 1, main: b.Main(), arp: b.arp()}
 	steps := b.Steps
 	if !s.AllRules {
 		steps = folded(steps)
 	}
 	for i := range steps {
-		t.step(&steps[i])
+		if !t.arp.aside(&steps[i]) {
+			t.step(&steps[i])
+		}
 	}
 	t.flush()
 	same(t.out)
@@ -340,7 +343,7 @@ func (t *teller) decision(s *Step) {
 		t.route(e)
 	case *trace.Neigh:
 		if !e.Found {
-			t.add("neighbour", "", "%s on %s: no MAC address", e.Addr, t.n.dev(e.Dev))
+			t.add("neighbour", "", "%s on %s: %s", e.Addr, t.n.dev(e.Dev), t.arp.answers(e))
 		}
 	case *trace.IPVS:
 		t.ipvs(e)

@@ -14,10 +14,17 @@ import (
 	"github.com/hookpath/hookpath/xtables"
 )
 
-// change walks the commands of Options.Changes: the host is then as if somebody had
-// typed them. A command may be several, with ";" between.
+// change walks the commands of the lab and of Options.Changes: the host is then as if
+// somebody had typed them. A command may be several, with ";" between.
 func (r *reader) change() error {
-	for _, text := range r.o.Changes {
+	if err := r.typed(r.d.Setup); err != nil {
+		return fmt.Errorf("%s: %w", r.d.at, err)
+	}
+	return r.typed(r.o.Changes)
+}
+
+func (r *reader) typed(commands []string) error {
+	for _, text := range commands {
 		for _, cmd := range splitCommands(text) {
 			if err := r.command(cmd); err != nil {
 				return fmt.Errorf("%q: %w", cmd, err)

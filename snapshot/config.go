@@ -68,6 +68,7 @@ func (r *reader) assume(format string, v ...any) {
 }
 
 func (r *reader) meta() error {
+	r.c.Cables = maps.Clone(r.d.Cables)
 	file, data, ok := r.file("meta.json")
 	if ok {
 		m, err := parseMeta(file, data)

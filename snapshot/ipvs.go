@@ -86,7 +86,7 @@ func (v *ipvsReader) services() *serviceList {
 		v.order()
 		return v.list.serviceList
 	case v.saved != nil && len(v.saved.services) > 0:
-		v.assume("no ipvs file: real servers count as added in the order of ipvsadm-save, " +
+		v.assumeTaken("no ipvs file: real servers count as added in the order of ipvsadm-save, " +
 			"which ipvsadm sorts, and as without connections")
 	}
 	return v.saved
@@ -238,7 +238,7 @@ func (v *ipvsReader) thresholds(services *serviceList) error {
 	file, data, ok := v.file("ipvs-thresholds")
 	if !ok {
 		if !hasThresholds(services.services) && (v.list == nil || !v.list.columns.has("Uthreshold")) {
-			v.assume("no ipvs-thresholds file: real servers have no thresholds")
+			v.assumeTaken("no ipvs-thresholds file: real servers have no thresholds")
 		}
 		return nil
 	}
@@ -275,7 +275,7 @@ func hasThresholds(services []ipvs.Service) bool {
 func (v *ipvsReader) timeouts() (err error) {
 	file, data, ok := v.file("ipvs-timeouts")
 	if !ok {
-		v.assume("no ipvs-timeouts file: the kernel's own")
+		v.assumeTaken("no ipvs-timeouts file: the kernel's own")
 		return nil
 	}
 	v.c.IPVS.Timeouts, err = parseIPVSTimeouts(file, data)
@@ -309,7 +309,7 @@ func parseIPVSTimeouts(file string, data []byte) (t ipvs.Timeouts, err error) {
 func (v *ipvsReader) conns() error {
 	file, data, ok := v.file("ipvs-conns")
 	if !ok {
-		v.assume("no ipvs-conns file: nobody has a connection to a service yet")
+		v.assumeTaken("no ipvs-conns file: nobody has a connection to a service yet")
 		return nil
 	}
 	c, err := parseIPVSConns(file, data, v.c.Now)
@@ -321,4 +321,12 @@ func (v *ipvsReader) conns() error {
 	}
 	v.c.IPVS.Conns = c.conns
 	return nil
+}
+
+// assumeTaken assumes something of a snapshot that was taken; commands that lab.yaml lists
+// are all that there is.
+func (v *ipvsReader) assumeTaken(text string) {
+	if v.d.Lab == nil {
+		v.assume("%s", text)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hookpath/hookpath/walk"
 	"github.com/hookpath/hookpath/xtables"
 )
 
@@ -31,6 +32,13 @@ type Dir struct {
 	// Version, when set, overrides the release of iptables that the rules' header
 	// names.
 	Version *xtables.Version
+	// Setup are commands that are typed on the host of the files, and Cables the far ends
+	// of its interfaces, beside those of meta.json; both come from lab.yaml.
+	Setup  []string
+	Cables map[string][]walk.Peer
+	// Lab is the lab that the host belongs to, nil for none.
+	Lab *Lab
+	at  string // where lab.yaml describes the host, for errors
 }
 
 // Bounds of what is read, against archives that unpack to more than they seem.
@@ -211,7 +219,7 @@ func (c *collector) dirs(base string) ([]*Dir, error) {
 	for p, data := range c.files {
 		dir, name, known := splitName(p)
 		if !known || c.better(dir, name, p) {
-			if path.Base(p) != "demo.json" { // tells about a demo, not about its host
+			if path.Base(p) != "demo.json" && p != LabFile { // tells about a demo, not about its host
 				stray = append(stray, p)
 			}
 			continue
@@ -223,6 +231,9 @@ func (c *collector) dirs(base string) ([]*Dir, error) {
 			}
 		}
 		byDir[dir].Files[name] = data
+	}
+	if c.files[LabFile] != nil {
+		return c.lab(byDir)
 	}
 	if len(byDir) == 0 {
 		return nil, fmt.Errorf("%s: there is no file of a snapshot in it (iptables-save, ip-rule.json, "+

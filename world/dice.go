@@ -15,12 +15,13 @@ const (
 	ChoiceServer                    // a real server that a scheduler draws, or of an unknown state
 	ChoiceLimit                     // a bucket whose filling is not known
 	ChoiceQueue                     // anything else that the kernel spreads
+	ChoiceAnswer                    // which of several hosts answers ARP first
 )
 
 // String returns the word that JSON uses.
 func (w What) String() string {
 	return [...]string{"", "field", "statistic", "port", "address", "path", "server", "limit",
-		"queue"}[w]
+		"queue", "first answer"}[w]
 }
 
 // Key names a choice on a path: the same key gives the same answer again. A and B
