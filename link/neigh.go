@@ -80,6 +80,19 @@ const (
 	NoHeaders             // the device's frames have no link header
 )
 
+// Resolved is the MAC address of a neighbour that is known. On lo and on links between two
+// all next hops are one neighbour, which the tables do not list.
+//
+// Kernel: include/net/arp.h, __ipv4_neigh_lookup_noref.
+func (t *Table) Resolved(w *world.World, dev packet.Dev, hop packet.Addr) (packet.MAC, bool) {
+	l := t.ByIndex(dev)
+	if l == nil || l.NoHeader || l.Flags&(LoopbackFlag|PointToPoint) != 0 {
+		return packet.MAC{}, false
+	}
+	n, ok := t.Neighbour(w, dev, hop)
+	return n.MAC, ok && n.State.IsValid()
+}
+
 // Resolve returns the MAC address that a frame to a next hop carries. Kind is
 // the type of the next hop's address (multicast and broadcast have a MAC address
 // of their own).
@@ -100,8 +113,8 @@ func (t *Table) Resolve(w *world.World, dev packet.Dev, hop packet.Addr,
 	case kind == trace.BroadcastRoute || l.Is(PointToPoint):
 		return broadcastMAC(l), Resolved
 	}
-	if n, ok := t.Neighbour(w, dev, hop); ok && n.State.IsValid() {
-		return n.MAC, Resolved
+	if mac, ok := t.Resolved(w, dev, hop); ok {
+		return mac, Resolved
 	}
 	if t.cfg.OpenNeighs {
 		return packet.MAC{}, Resolved

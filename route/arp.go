@@ -12,7 +12,8 @@ import (
 // Kernel: net/ipv4/arp.c, arp_process, its call of ip_route_input_noref.
 func (f *FIB) ARPRoute(w *world.World, sender, target packet.Addr,
 	in packet.Dev) (trace.RouteKind, packet.Dev, bool) {
-	d := f.arrive(record{w: w}, &Arrival{Src: sender, Dst: target, In: in, ARP: true})
+	var d Decision
+	f.arrive(record{w: w}, &Arrival{Src: sender, Dst: target, In: in, ARP: true}, &d)
 	if d.Kind == trace.Unreachable {
 		return d.Kind, 0, true // a route that tells errors is a route
 	}

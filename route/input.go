@@ -83,45 +83,54 @@ func (f *FIB) arrivalKey(a *Arrival) pathKey {
 	return f.policy(pathKey{a.Src, a.Dst, a.SPort, a.DPort, a.Proto})
 }
 
-// Input decides about a packet that came in.
+// Input decides about a packet that came in. ask answers for a port that NAT left open;
+// it may be nil where none is.
 //
 // Kernel: net/ipv4/route.c, ip_route_input_noref.
-// ask answers for a port that NAT left open; it may be nil where none is.
 func (f *FIB) Input(w *world.World, tr *trace.Trace, p *packet.Packet,
-	ask field.Source) Decision {
-	return f.InputTo(w, tr, p, p.Dst(), ask)
+	ask field.Source, d *Decision) {
+	f.InputTo(w, tr, p, p.Dst(), ask, d)
 }
 
 // InputTo is Input for the next address of the packet's source route.
 func (f *FIB) InputTo(w *world.World, tr *trace.Trace, p *packet.Packet,
-	next packet.Addr, ask field.Source) Decision {
+	next packet.Addr, ask field.Source, d *Decision) {
 	a := ArrivalOf(p)
 	a.Dst = next
 	if a.open = openPort(p); a.open != field.None {
 		a.ask = ask
 	}
 	rec := newRecord(w, tr)
-	d := f.arrive(rec, &a)
-	rec.event(p, &d, true)
-	return d
+	f.arrive(rec, &a, d)
+	rec.event(p, d, true)
 }
 
 // Arrive is Input without a packet at hand.
-func (f *FIB) Arrive(w *world.World, tr *trace.Trace, a *Arrival) Decision {
-	return f.arrive(newRecord(w, tr), a)
+func (f *FIB) Arrive(w *world.World, tr *trace.Trace, a *Arrival) (d Decision) {
+	f.arrive(newRecord(w, tr), a, &d)
+	return d
 }
 
-func (f *FIB) arrive(rec record, a *Arrival) Decision {
+func (f *FIB) arrive(rec record, a *Arrival, d *Decision) {
+	*d = newDecision(trace.Unspec)
 	in := f.links.ByIndex(a.In)
 	if in == nil || !in.HasIP() {
-		d := newDecision(trace.Unspec)
-		return d.drop(EINVAL, ReasonNone, WhyNoIP)
+		d.drop(EINVAL, ReasonNone, WhyNoIP)
+		return
 	}
-	rec.note(field.Dst, martianBits(a.Dst))
+	rec.noteMartian(field.Dst, a.Dst)
 	if isMulticast(a.Dst) {
-		return f.arriveMulticast(rec, a, in)
+		f.arriveMulticast(rec, a, in, d)
+		return
 	}
-	return f.arriveSlow(rec, a, in)
+	f.arriveSlow(rec, a, in, d)
+}
+
+// noteMartian notes the bits of an address that its kind was read from.
+func (r record) noteMartian(id field.ID, a packet.Addr) {
+	if r.tr != nil {
+		r.tr.Notes().Note(id, martianBits(a))
+	}
 }
 
 // martianBits are the bits of an address by which it is multicast, loopback, zero or all
@@ -142,27 +151,27 @@ func (r record) note(id field.ID, bits field.Value) {
 }
 
 // drop ends a decision.
-func (d Decision) drop(err Errno, reason trace.Reason, why trace.Why) Decision {
+func (d *Decision) drop(err Errno, reason trace.Reason, why trace.Why) {
 	d.Err, d.Reason, d.Why = err, reason, why
-	return d
 }
 
 // arriveMulticast takes a multicast packet where its group was joined.
 //
 // Kernel: net/ipv4/route.c, ip_route_input_rcu, ip_route_input_mc.
-func (f *FIB) arriveMulticast(rec record, a *Arrival, in *link.Link) Decision {
-	d := newDecision(trace.MulticastRoute)
+func (f *FIB) arriveMulticast(rec record, a *Arrival, in *link.Link, d *Decision) {
+	d.Kind = trace.MulticastRoute
 	rec.note(field.Dst, field.Ones(128))
 	our := f.links.Joined(in.Index, a.Dst)
 	routed := !isLocalMulticast(a.Dst) && in.Conf.MCForwarding
 	if !our && !routed {
-		return d.drop(EINVAL, reasonNotMulticasted, WhyNotJoined)
+		d.drop(EINVAL, reasonNotMulticasted, WhyNotJoined)
+		return
 	}
-	if reason, why := f.multicastSource(rec, a, in, &d); why != "" {
-		return d.drop(EINVAL, reason, why)
+	if reason, why := f.multicastSource(rec, a, in, d); why != "" {
+		d.drop(EINVAL, reason, why)
+		return
 	}
 	d.Local, d.Out = our, link.Loopback
-	return d
 }
 
 // multicastSource checks the source of a multicast packet.
@@ -192,17 +201,19 @@ func (f *FIB) multicastSource(rec record, a *Arrival, in *link.Link,
 // arriveSlow follows ip_route_input_slow from top to bottom.
 //
 // Kernel: net/ipv4/route.c, ip_route_input_slow.
-func (f *FIB) arriveSlow(rec record, a *Arrival, in *link.Link) Decision {
-	d := newDecision(trace.Unspec)
-	rec.note(field.Src, martianBits(a.Src))
+func (f *FIB) arriveSlow(rec record, a *Arrival, in *link.Link, d *Decision) {
+	rec.noteMartian(field.Src, a.Src)
 	if isMulticast(a.Src) || isAllOnes(a.Src) {
-		return d.drop(EINVAL, ReasonInvalidSource, WhyMartianSource)
+		d.drop(EINVAL, ReasonInvalidSource, WhyMartianSource)
+		return
 	}
 	if isAllOnes(a.Dst) || a.Src.IsAny() && a.Dst.IsAny() {
-		return f.broadcastIn(rec, a, in, d)
+		f.broadcastIn(rec, a, in, d)
+		return
 	}
 	if reason, why := martian(a, in); why != "" {
-		return d.drop(EINVAL, reason, why)
+		d.drop(EINVAL, reason, why)
+		return
 	}
 	fl := f.arrivalFlow(a)
 	if rec.tr != nil {
@@ -211,13 +222,14 @@ func (f *FIB) arriveSlow(rec record, a *Arrival, in *link.Link) Decision {
 	r, err := f.lookup(&fl, rec.tries)
 	fl.fold(rec.tr.Notes(), asInput)
 	d.found(&r)
-	if err == 0 && f.openMiss(&r) {
-		return f.openArrival(rec.w, in, d)
+	switch {
+	case err == 0 && f.openMiss(&r):
+		f.openArrival(rec.w, in, d)
+	case err != 0:
+		f.noRoute(d, &r, err, in)
+	default:
+		f.arriveFound(rec, a, in, d, &r)
 	}
-	if err != 0 {
-		return f.noRoute(d, &r, err, in)
-	}
-	return f.arriveFound(rec, a, in, d, r)
 }
 
 // martian are the addresses that no lookup could find out.
@@ -273,12 +285,13 @@ func (f *FIB) Dissect(fl *Flow, p *packet.Packet, ask field.Source) {
 // noRoute tells the sender, where this host is a router.
 //
 // Kernel: net/ipv4/route.c, ip_error.
-func (f *FIB) noRoute(d Decision, r *result, err Errno, in *link.Link) Decision {
+func (f *FIB) noRoute(d *Decision, r *result, err Errno, in *link.Link) {
 	d.Kind = trace.Unreachable
 	if !in.Conf.Forwarding {
-		return d.drop(EHOSTUNREACH, ReasonAddrErrors, WhyForwardingOff)
+		d.drop(EHOSTUNREACH, ReasonAddrErrors, WhyForwardingOff)
+		return
 	}
-	d = d.drop(err, ReasonNone, f.whyError(r, err))
+	d.drop(err, ReasonNone, f.whyError(r, err))
 	d.ICMPType = 3 // destination unreachable
 	switch err {
 	case EHOSTUNREACH:
@@ -288,83 +301,83 @@ func (f *FIB) noRoute(d Decision, r *result, err Errno, in *link.Link) Decision 
 	case EACCES:
 		d.ICMP, d.ICMPCode = true, 13
 	}
-	return d
 }
 
 // arriveFound goes on with the route that was found.
-func (f *FIB) arriveFound(rec record, a *Arrival, in *link.Link, d Decision,
-	r result) Decision {
+func (f *FIB) arriveFound(rec record, a *Arrival, in *link.Link, d *Decision, r *result) {
 	d.Kind = r.a.kind
 	switch {
 	case r.a.kind == trace.BroadcastRoute && in.Conf.BCForwarding:
-		return f.forward(rec, a, in, d, r)
+		f.forward(rec, a, in, d, r)
 	case r.a.kind == trace.BroadcastRoute:
-		return f.broadcastIn(rec, a, in, d)
+		f.broadcastIn(rec, a, in, d)
 	case r.a.kind == trace.Local:
-		return f.localIn(rec, a, in, d, &r)
+		f.localIn(rec, a, in, d, r)
 	case !in.Conf.Forwarding:
-		return f.noRoute(d, &r, EHOSTUNREACH, in)
+		f.noRoute(d, r, EHOSTUNREACH, in)
 	case r.a.kind != trace.Unicast:
-		return d.drop(EINVAL, ReasonInvalidDest, WhyMartianDestination)
+		d.drop(EINVAL, ReasonInvalidDest, WhyMartianDestination)
+	default:
+		f.forward(rec, a, in, d, r)
 	}
-	return f.forward(rec, a, in, d, r)
 }
 
 // broadcastIn delivers a broadcast.
-func (f *FIB) broadcastIn(rec record, a *Arrival, in *link.Link, d Decision) Decision {
+func (f *FIB) broadcastIn(rec record, a *Arrival, in *link.Link, d *Decision) {
 	d.Kind = trace.BroadcastRoute
 	if a.ARP {
-		return d.drop(EINVAL, ReasonInvalidProto, WhyMartianDestination)
+		d.drop(EINVAL, ReasonInvalidProto, WhyMartianDestination)
+		return
 	}
 	if !a.Src.IsAny() {
 		v := f.validate(rec, a, sourceQuestion{dst: packet.V4(0), in: in})
-		if reason, why := v.into(&d); why != "" {
-			return d.drop(v.err, reason, why)
+		if reason, why := v.into(d); why != "" {
+			d.drop(v.err, reason, why)
+			return
 		}
 		d.Realm = v.itag
 	}
 	d.Local, d.Out = true, link.Loopback
-	return d
 }
 
 // localIn delivers to an address of this host.
-func (f *FIB) localIn(rec record, a *Arrival, in *link.Link, d Decision, r *result) Decision {
+func (f *FIB) localIn(rec record, a *Arrival, in *link.Link, d *Decision, r *result) {
 	v := f.validate(rec, a, sourceQuestion{dst: a.Dst, in: in})
-	if reason, why := v.into(&d); why != "" {
-		return d.drop(v.err, reason, why)
+	if reason, why := v.into(d); why != "" {
+		d.drop(v.err, reason, why)
+		return
 	}
 	d.Realm = v.itag
 	d.Local, d.Out = true, link.Loopback
 	if m := f.links.L3Master(r.hop.dev); m != 0 {
 		d.Out = m
 	}
-	return d
 }
 
 // forward sends a packet on.
 //
 // Kernel: net/ipv4/route.c, ip_mkroute_input, __mkroute_input.
-func (f *FIB) forward(rec record, a *Arrival, in *link.Link, d Decision,
-	r result) Decision {
+func (f *FIB) forward(rec record, a *Arrival, in *link.Link, d *Decision, r *result) {
 	if len(r.a.hops) > 1 {
-		f.selectPath(rec.w, &r, f.arrivalKey(a), packet.Addr{})
+		f.selectPath(rec.w, r, f.arrivalKey(a), packet.Addr{})
 	}
 	v := f.validate(rec, a, sourceQuestion{dst: a.Dst, in: in, out: r.hop.dev})
-	if reason, why := v.into(&d); why != "" {
-		return d.drop(v.err, reason, why)
+	if reason, why := v.into(d); why != "" {
+		d.drop(v.err, reason, why)
+		return
 	}
-	f.via(&d, &r, v.itag)
+	f.via(d, r, v.itag)
 	if f.learned(rec.w) {
 		rec.note(field.Dst, field.Ones(128))
-		f.except(rec.w, &d, &r, a.Dst)
+		f.except(rec.w, d, r, a.Dst)
 	}
 	same := d.Out == in.Index
 	if a.ARP && same && !in.Conf.ProxyARPPVLAN {
-		return d.drop(EINVAL, ReasonNone, WhyMartianDestination)
+		d.drop(EINVAL, ReasonNone, WhyMartianDestination)
+		return
 	}
 	if same && v.onLink && in.Conf.SendRedirects && !a.ARP {
 		gw := r.hop.via
 		d.DoRedirect = in.Conf.SharedMedia || f.links.OnLink(d.Out, a.Src, gw)
 	}
-	return d
 }

@@ -189,18 +189,17 @@ func lastOf(p netip.Prefix) packet.Addr {
 
 // openArrival decides about a packet that the open snapshot has no route for:
 // the question says it, else it is forwarded by a device that the dice choose.
-func (f *FIB) openArrival(w *world.World, in *link.Link, d Decision) Decision {
-	if f.hint.Local {
+func (f *FIB) openArrival(w *world.World, in *link.Link, d *Decision) {
+	switch {
+	case f.hint.Local:
 		d.Kind, d.Local, d.Out = trace.Local, true, link.Loopback
-		return d
+	case !in.Conf.Forwarding:
+		f.noRoute(d, &result{rule: -1}, EHOSTUNREACH, in)
+	default:
+		d.Kind = trace.Unicast
+		d.Out = f.openDevice(w, in.Index)
+		f.mtu(d, nil)
 	}
-	if !in.Conf.Forwarding {
-		return f.noRoute(d, &result{rule: -1}, EHOSTUNREACH, in)
-	}
-	d.Kind = trace.Unicast
-	d.Out = f.openDevice(w, in.Index)
-	f.mtu(&d, nil)
-	return d
 }
 
 // openOutput sends what the open snapshot has no route for.

@@ -513,7 +513,8 @@ func TestNoAllocation(t *testing.T) {
 	w, p := testWorld(), packetFrom(t, "10.0.0.9", "8.8.8.8")
 	p.In = 2
 	fl := &Flow{Dst: addr("8.8.8.8")}
-	if n := testing.AllocsPerRun(100, func() { f.Input(w, nil, p, nil) }); n != 0 {
+	var d Decision
+	if n := testing.AllocsPerRun(100, func() { f.Input(w, nil, p, nil, &d) }); n != 0 {
 		t.Errorf("Input allocates %v times", n)
 	}
 	if n := testing.AllocsPerRun(100, func() { f.Output(w, nil, fl) }); n != 0 {
@@ -539,9 +540,10 @@ func BenchmarkInput(b *testing.B) {
 			f := host{routes: append(routes, r("0.0.0.0/0", "10.1.0.254", "eth1"))}.build(b)
 			w, p := testWorld(), packetFrom(b, "10.0.0.9", "99.1.2.3")
 			p.In = 2
+			var d Decision
 			b.ReportAllocs()
 			for b.Loop() {
-				f.Input(w, nil, p, nil)
+				f.Input(w, nil, p, nil, &d)
 			}
 		})
 	}

@@ -226,6 +226,9 @@ func (f *FIB) AddrType(a packet.Addr, dev packet.Dev, id field.ID,
 //
 // Kernel: net/ipv4/arp.c, arp_constructor.
 func (f *FIB) Resolve(w *world.World, dev packet.Dev, hop packet.Addr) (packet.MAC, bool) {
+	if mac, ok := f.links.Resolved(w, dev, hop); ok {
+		return mac, true
+	}
 	mac, how := f.links.Resolve(w, dev, hop, f.AddrTypeTable(hop, dev))
 	return mac, how != link.Unresolved
 }

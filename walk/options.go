@@ -5,6 +5,7 @@ import (
 	"github.com/hookpath/hookpath/link"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/packet/icmp"
+	"github.com/hookpath/hookpath/route"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/world"
 )
@@ -82,7 +83,8 @@ func (k *Walk) followSourceRoute() trace.Why {
 	}
 	addrs, whole := k.p.NextSource()
 	for _, next := range addrs {
-		d := k.Routes.InputTo(k.World, k.Trace, k.p, next, &k.env)
+		var d route.Decision
+		k.Routes.InputTo(k.World, k.Trace, k.p, next, &k.env, &d)
 		if d.Err != 0 || d.Kind != trace.Unicast && d.Kind != trace.Local {
 			return "source-route-failed"
 		}

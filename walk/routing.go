@@ -14,7 +14,8 @@ import (
 func (k *Walk) routeInput() {
 	if !k.hasDst {
 		k.earlyDemux()
-		k.dst, k.hasDst = k.Routes.Input(k.World, k.Trace, k.p, &k.env), true
+		k.Routes.Input(k.World, k.Trace, k.p, &k.env, &k.dst)
+		k.hasDst = true
 	}
 	d := &k.dst
 	k.p.Realm = d.Realm
@@ -131,7 +132,7 @@ func (k *Walk) mtu() int { return k.mtuOf(&k.dst) }
 // Kernel: include/net/ip.h, ip_dst_mtu_maybe_forward.
 func (k *Walk) roomAhead() int {
 	own := k.p.Flags&packet.Forwarded == 0 || k.dst.MTULocked
-	if own || k.Sysctl.Int("net.ipv4.ip_forward_use_pmtu", 0) != 0 {
+	if own || k.dst.PMTU == 0 || k.Sysctl.Int("net.ipv4.ip_forward_use_pmtu", 0) != 0 {
 		return k.mtu()
 	}
 	d := k.dst
