@@ -114,15 +114,20 @@ func judge(t *testing.T, tally *Tally) {
 		say("%d disagreements", len(tally.Diffs))
 	}
 	report(t, tally)
-	if share := 100 * tally.Agreed / max(tally.Packets, 1); share < floor {
-		t.Errorf("%d %% of the packets agreed with the kernel, less than %d %%", share, floor)
-	}
+	bound(t, tally)
 }
 
-// floor is the share of packets, in percent, that must agree in a short run while
-// the disagreements of docs/kernel/open.md are open. With HOOKPATH_SOAK each one
-// fails. Raise it as they are closed; it ends at 100.
-const floor = 99
+// spare is how many disagreements a short run may have, which is with a seed that nobody
+// tried before: it tells them and goes on. With HOOKPATH_SOAK each one fails.
+const spare = 1
+
+// bound fails a short run with more disagreements than that.
+func bound(t *testing.T, tally *Tally) {
+	t.Helper()
+	if n := tally.Packets - tally.Agreed; n > spare {
+		t.Errorf("%d packets went another way than in the kernel", n)
+	}
+}
 
 func report(t *testing.T, tally *Tally) {
 	t.Helper()
