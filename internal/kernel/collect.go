@@ -183,7 +183,7 @@ func withoutProbes(text string) (string, error) {
 // aside are the settings that do not decide packets, and cost time to read.
 func aside(path string) bool {
 	for _, part := range []string{"/neigh/", "/ipv4/tcp_", "/ipv4/udp_"} {
-		if strings.Contains(path, part) && !strings.HasSuffix(path, "/neigh/default/retrans_time_ms") {
+		if strings.Contains(path, part) && !strings.HasSuffix(path, "/retrans_time_ms") {
 			return true
 		}
 	}

@@ -238,6 +238,9 @@ func (h *host) configure(ctx context.Context) error {
 		return fmt.Errorf("%s/%w", h.Name, err)
 	}
 	all = slices.DeleteFunc(all, func(s setting) bool { return ours(s.path) })
+	for _, dev := range h.links {
+		all = append(all, quietNeighbours(dev)...)
+	}
 	if err := writeSysctls(all); err != nil {
 		return fmt.Errorf("%s/%w", h.Name, err)
 	}

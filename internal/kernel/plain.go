@@ -174,7 +174,9 @@ type inputs struct {
 	fds       []int
 	protocols []int
 	snmp      *os.File
-	seen      uint64 // of the counter InUnknownProtos
+	// Of the counters Ip: InUnknownProtos and Icmp: InMsgs, as far as packets account for
+	// them.
+	noProto, icmp uint64
 }
 
 // handledProtocols are those that this kernel hands to somebody, by its modules.
@@ -205,7 +207,11 @@ func openInputs() (*inputs, error) {
 	if in.snmp, err = os.Open("/proc/thread-self/net/snmp"); err != nil {
 		return nil, err
 	}
-	if in.seen, err = in.unknownProtos(); err != nil {
+	in.noProto, err = in.counter("Ip:", "InUnknownProtos")
+	if err == nil {
+		in.icmp, err = in.counter("Icmp:", "InMsgs")
+	}
+	if err != nil {
 		in.close()
 		return nil, err
 	}
@@ -292,22 +298,36 @@ func control(oob []byte) (dev int, mark uint32) {
 	return dev, mark
 }
 
-// unknown tells whether a packet that passed INPUT was delivered to nobody for its
-// protocol: the raw sockets did not get it, and the kernel counted it.
-func (in *inputs) unknown(packet []byte) bool {
-	if in == nil || len(packet) < 20 || slices.Contains(in.protocols, int(packet[9])) {
+// unseen tells whether a packet that passed INPUT went where no raw socket sees it, by the
+// kernel's counters: to no protocol, or to ICMP without a whole header, which the filter of
+// a raw socket takes for no packet (net/ipv4/raw.c, icmp_filter).
+func (in *inputs) unseen(packet []byte) bool {
+	const header = 8
+	switch {
+	case in == nil || len(packet) < 20:
+		return false
+	case packet[9] == unix.IPPROTO_ICMP:
+		short := len(packet) < int(packet[0]&0xf)*4+header
+		return in.accounts(&in.icmp, "Icmp:", "InMsgs") && short
+	case slices.Contains(in.protocols, int(packet[9])):
 		return false
 	}
-	now, err := in.unknownProtos()
-	if err != nil || now == in.seen {
+	return in.accounts(&in.noProto, "Ip:", "InUnknownProtos")
+}
+
+// accounts takes one packet off what a counter grew by since it was last asked; it is false
+// where that is nothing.
+func (in *inputs) accounts(seen *uint64, table, name string) bool {
+	now, err := in.counter(table, name)
+	if err != nil || now == *seen {
 		return false
 	}
-	in.seen++
+	*seen++
 	return true
 }
 
-// unknownProtos reads the namespace's counter Ip: InUnknownProtos.
-func (in *inputs) unknownProtos() (uint64, error) {
+// counter reads one of the namespace's counters in /proc/net/snmp.
+func (in *inputs) counter(table, name string) (uint64, error) {
 	var buf [4096]byte
 	n, err := in.snmp.ReadAt(buf[:], 0)
 	if n == 0 {
@@ -316,15 +336,15 @@ func (in *inputs) unknownProtos() (uint64, error) {
 	var names []string
 	for line := range strings.Lines(string(buf[:n])) {
 		words := strings.Fields(line)
-		if len(words) == 0 || words[0] != "Ip:" {
+		if len(words) == 0 || words[0] != table {
 			continue
 		}
-		if i := slices.Index(names, "InUnknownProtos"); i >= 0 && i < len(words) {
+		if i := slices.Index(names, name); i >= 0 && i < len(words) {
 			return strconv.ParseUint(words[i], 10, 64)
 		}
 		names = words
 	}
-	return 0, fmt.Errorf("snmp does not count InUnknownProtos")
+	return 0, fmt.Errorf("snmp does not count %s %s", table, name)
 }
 
 func (in *inputs) close() {

@@ -391,7 +391,7 @@ func (h *host) report(m message, a *Answer) {
 func (h *host) logged(l logged, family uint8, a *Answer) {
 	switch l.group {
 	case groupInput:
-		if h.plain && !h.inputs.unknown(l.payload) {
+		if h.plain && !h.inputs.unseen(l.payload) {
 			return
 		}
 		a.deliver(append(Hex(nil), l.payload...), Delivery{h.Name, h.links[l.inDev], l.mark, h.plain})

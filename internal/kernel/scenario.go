@@ -111,7 +111,7 @@ type Delivery struct {
 	Dev  string `json:"dev"`
 	Mark uint32 `json:"mark,omitempty"`
 	// Early packets were seen before nat INPUT, which may have given them another source: a
-	// kernel without nf_tables shows no more of protocols that nobody handles.
+	// kernel without nf_tables shows no more of what no raw socket gets.
 	Early bool `json:"early,omitempty"`
 }
 

@@ -22,9 +22,6 @@ func quiet() []setting {
 		{"net/ipv4/icmp_ratemask", "0"},
 		{"net/ipv4/conf/all/send_redirects", "0"},
 		{"net/ipv4/conf/default/send_redirects", "0"},
-		{"net/ipv4/neigh/default/retrans_time_ms", "1000000"},
-		{"net/ipv4/neigh/default/proxy_delay", "0"},
-		{"net/ipv4/neigh/default/delay_first_probe_time", "10000"},
 		{"net/ipv4/tcp_synack_retries", "0"},
 		{"net/ipv4/tcp_timestamps", "0"},
 		{"net/ipv4/tcp_sack", "0"},
@@ -32,6 +29,15 @@ func quiet() []setting {
 		{"net/ipv4/tcp_ecn", "0"},
 		{"net/ipv4/igmp_link_local_mcast_reports", "0"}, // a bridge joins 224.0.0.106
 	}
+}
+
+// quietNeighbours are the settings that keep a device's neighbours from acting by a clock.
+// Only the machine's first namespace has defaults of them (net/core/neighbour.c,
+// lookup_neigh_parms).
+func quietNeighbours(dev string) []setting {
+	dir := "net/ipv4/neigh/" + dev + "/"
+	return []setting{{dir + "retrans_time_ms", "1000000"}, {dir + "proxy_delay", "0"},
+		{dir + "delay_first_probe_time", "10000"}}
 }
 
 // confDefaults are the kernel's own defaults of the interface settings that
