@@ -144,7 +144,7 @@ func (f *FIB) mtu(d *Decision, a *alias) {
 // maxMTU is the largest IPv4 packet that is sent.
 //
 // Kernel: include/net/ip.h, IP_MAX_MTU.
-const maxMTU = 0xfff0
+const maxMTU = 0xffff
 
 // classTag fills the halves of a class that are still empty.
 //

@@ -337,7 +337,7 @@ func (h *host) ask(q question, choice int) answer {
 	}
 	a := answer{kind: d.Kind, table: d.Table, out: d.Out, gw: d.Gateway, realm: d.Realm,
 		redirect: d.DoRedirect}
-	if l := h.links.ByIndex(d.Out); l != nil && d.MTU != 0 && d.MTU != min(l.MTU, 0xfff0) {
+	if l := h.links.ByIndex(d.Out); l != nil && d.MTU != 0 && d.MTU != min(l.MTU, 0xffff) {
 		a.mtu = uint32(d.MTU)
 	}
 	if q.in == 0 && d.Source != q.src {
