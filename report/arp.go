@@ -14,12 +14,23 @@ import (
 // answer, not where they pass.
 type asking struct {
 	skbs map[int]bool
-	said map[packet.Addr][]string // who has an address, in the order of the answers
+	said map[packet.Addr][]voice // who has an address, in the order of the answers
+}
+
+// voice is a host that answers by ARP, on one of its interfaces.
+type voice struct {
+	n   names
+	dev packet.Dev
+	mac packet.MAC
+}
+
+func (v voice) String() string {
+	return fmt.Sprintf("%s %s answers %s", v.n.h.Name, v.n.dev(v.dev), v.mac)
 }
 
 // arp finds the ARP packets that packets on their way set off.
 func (b *Branch) arp() asking {
-	a := asking{skbs: map[int]bool{}, said: map[packet.Addr][]string{}}
+	a := asking{skbs: map[int]bool{}, said: map[packet.Addr][]voice{}}
 	for i := range b.Steps {
 		s := &b.Steps[i]
 		switch e := s.Event.(type) {
@@ -34,17 +45,16 @@ func (b *Branch) arp() asking {
 			}
 			a.skbs[e.SKB] = true
 			if p.Op == link.ARPReply {
-				a.hear(p, fmt.Sprintf("%s %s answers %s", s.Host.Name, names{s.Host}.dev(e.Dev),
-					p.SenderMAC))
+				a.hear(p.Sender, voice{names{s.Host}, e.Dev, p.SenderMAC})
 			}
 		}
 	}
 	return a
 }
 
-func (a *asking) hear(p link.ARP, text string) {
-	if !slices.Contains(a.said[p.Sender], text) {
-		a.said[p.Sender] = append(a.said[p.Sender], text)
+func (a *asking) hear(addr packet.Addr, v voice) {
+	if !slices.Contains(a.said[addr], v) {
+		a.said[addr] = append(a.said[addr], v)
 	}
 }
 
@@ -66,11 +76,51 @@ func (a *asking) aside(s *Step) bool { return a.skbs[s.Event.Base().SKB] }
 // answers says what came of asking for a neighbour.
 func (a *asking) answers(e *trace.Neigh) string {
 	said := a.said[e.Addr]
-	switch len(said) {
-	case 0:
+	if len(said) == 0 {
 		return "no MAC address: asked by ARP"
-	case 1:
-		return "asked by ARP, " + said[0]
 	}
-	return "asked by ARP, " + strings.Join(said, ", then ")
+	text := "asked by ARP, " + said[0].String()
+	for _, v := range said[1:] {
+		text += ", then " + v.String()
+	}
+	return text
+}
+
+// rivals is set where several interfaces answer for one address: nothing says which of them
+// the asker hears first, and whose MAC address it keeps.
+func (b *Branch) rivals() *cause {
+	a := b.arp()
+	for i := range b.Steps {
+		e, ok := b.Steps[i].Event.(*trace.Neigh)
+		if !ok || e.Found || len(a.said[e.Addr]) < 2 {
+			continue
+		}
+		n := names{b.Steps[i].Host}
+		who := make([]string, len(a.said[e.Addr]))
+		for i, v := range a.said[e.Addr] {
+			who[i] = v.n.h.Name + " " + v.n.dev(v.dev)
+		}
+		return &cause{
+			text: fmt.Sprintf("%s answer both who has %s; the first of them gets what is sent there",
+				strings.Join(who, " and "), e.Addr),
+			place: fmt.Sprintf("%s, neighbour %s on %s", n.h.Name, e.Addr, n.dev(e.Dev)),
+			fixes: silence(e.Addr, a.said[e.Addr]),
+		}
+	}
+	return nil
+}
+
+// silence keeps hosts from answering for an address that another of their interfaces has:
+// a real server of direct routing has it on lo.
+func silence(addr packet.Addr, who []voice) []Fix {
+	var out []Fix
+	for _, v := range who {
+		owner, ok := v.n.h.Links.Owner(addr)
+		if !ok || owner == v.dev {
+			continue
+		}
+		out = append(out, Fix{Host: v.n.h.Name, Commands: []string{
+			"sysctl -w net.ipv4.conf.all.arp_ignore=1", "sysctl -w net.ipv4.conf.all.arp_announce=2"}})
+	}
+	return out
 }

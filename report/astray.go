@@ -92,7 +92,7 @@ func (f *finder) bypassed() []cause {
 		n := names{f.b.Steps[i].Host}
 		return []cause{{fmt.Sprintf("IPVS rewrites the destination alone: the server sees the client "+
 			"and answers it past %s, so that nobody turns %s back into %s", n.h.Name, plainEnd(e.Real),
-			plainEnd(e.Virtual)), n.bypassFixes(f.b, e, s)}}
+			plainEnd(e.Virtual)), n.bypassFixes(f.b, e, s), ""}}
 	}
 	return nil
 }

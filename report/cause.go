@@ -13,6 +13,7 @@ import (
 type cause struct {
 	text  string
 	fixes []Fix
+	place string // where it is, empty where the verdict tells
 }
 
 // causes lists what the way of a packet has that often is not meant.
@@ -49,7 +50,7 @@ func (f *finder) entry() []cause {
 		}
 		cmd := n.deletes(c.Orig)
 		out = append(out, cause{"the connection is in the table already, so the nat rules are not asked: " +
-			tuple(c.Orig) + "; reply " + tuple(c.Reply), []Fix{n.fix("%s", cmd)}})
+			tuple(c.Orig) + "; reply " + tuple(c.Reply), []Fix{n.fix("%s", cmd)}, ""})
 	})
 	return out
 }
@@ -95,7 +96,7 @@ func (f *finder) marks() []cause {
 			if lost := f.missed(n, was); lost != "" {
 				text += ", so that " + lost + " does not match"
 			}
-			out = append(out, cause{text, n.keepsMark(r.Ref)})
+			out = append(out, cause{text: text, fixes: n.keepsMark(r.Ref)})
 		}
 		mark, by = r.Packet.Mark, r.Ref
 	})
@@ -154,7 +155,7 @@ func (f *finder) gotos() []cause {
 				if rest := n.behind(r); rest != "" {
 					out = append(out, cause{fmt.Sprintf("%s enters %s by goto (-g): its end goes back behind "+
 						"the rule that jumped to %s, and %s passed over", n.chainPlace(r),
-						n.h.Program(r.Table).ChainName(into[r]), n.chain(r), rest), n.asJump(r)})
+						n.h.Program(r.Table).ChainName(into[r]), n.chain(r), rest), n.asJump(r), ""})
 				}
 			}
 		}

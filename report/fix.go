@@ -202,9 +202,17 @@ func (n names) mendRoute(b *Branch, o *Outcome) []string {
 	return out
 }
 
-// doubt is set where a packet arrives with an address that MASQUERADE borrowed from
-// another interface, though the route names its own or leads to everywhere.
+// doubt is set where a packet arrives in a way that nobody can have meant.
 func (b *Branch) doubt() *cause {
+	if c := b.borrows(); c != nil {
+		return c
+	}
+	return b.rivals()
+}
+
+// borrows is set where a packet has an address that MASQUERADE borrowed from another
+// interface, though the route names its own or leads to everywhere.
+func (b *Branch) borrows() *cause {
 	var out *cause
 	route := -1
 	f := finder{b, 1}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hookpath/hookpath/packet"
@@ -41,35 +42,141 @@ func (p *page) where(a *Answer) {
 	}
 }
 
-// rows are the places of the question's packet: where it came in or was made, and
-// where it left or ended.
+// rows are the places of the question's packet, and of its answer: where it came in or was
+// made, and where it left or ended. Where a packet went into a tunnel it goes on as the
+// outer one.
 func (b *Branch) rows() []row {
-	var out []row
-	ct := "-"
+	t := tabling{way: b.way(1), roles: b.roles(), ct: "-"}
+	if b.Reply != 0 {
+		t.answer = b.way(b.Reply)
+	}
 	for i := range b.Steps {
-		s := &b.Steps[i]
-		if s.Event.Base().SKB != 1 {
-			continue
-		}
-		n := names{s.Host}
-		switch e := s.Event.(type) {
-		case *trace.Conntrack:
-			ct = ctText(e)
-		case *trace.Receive:
-			ct = "-"
-			out = append(out, n.row(e.Packet, n.dev(e.Dev), "-", ct))
-		case *trace.LocalOut:
-			out = append(out, n.row(e.Packet, "-", "-", ct))
-		case *trace.Transmit:
-			out = append(out, n.row(e.Packet, inOf(out, n), n.dev(e.Dev), ct))
-		case *trace.Deliver:
-			out = append(out, n.end(out, "local", ct))
-		case *trace.Drop:
-			out = append(out, n.end(out, "drop", ct))
-		}
+		t.step(&b.Steps[i])
 	}
 	if o := b.Main(); o != nil && o.Result == trace.Absorbed {
-		out = append(out, names{o.Host}.end(out, "held", ct))
+		t.add(names{o.Host}, "held")
+	}
+	return t.rows
+}
+
+// way is a packet and those that tunnels made of it.
+func (b *Branch) way(skb int) []int {
+	out := []int{skb}
+	for {
+		last := out[len(out)-1]
+		next := 0
+		for i := range b.Outcomes {
+			o := &b.Outcomes[i]
+			if o.SKB == last && (o.Why == "encapsulated" || o.Why == "decapsulated") {
+				next = b.child(last)
+			}
+		}
+		if next <= last {
+			return out
+		}
+		out = append(out, next)
+	}
+}
+
+// tabling makes the rows.
+type tabling struct {
+	way, answer []int
+	roles       map[packet.Addr]string
+	rows        []row
+	last        *trace.Snap // how the packet looked when it was last looked at
+	in          string      // by which it came into this host
+	ct          string
+	back        bool // the rows are the answer's
+}
+
+func (t *tabling) step(s *Step) {
+	skb := s.Event.Base().SKB
+	if t.back = slices.Contains(t.answer, skb); !t.back && !slices.Contains(t.way, skb) {
+		return
+	}
+	n := names{s.Host}
+	if p := s.Event.Base().Packet; p != nil {
+		t.last = p
+	}
+	switch e := s.Event.(type) {
+	case *trace.Conntrack:
+		t.ct = ctText(e)
+	case *trace.IPVS:
+		if t.ct == "-" && e.State != "" {
+			t.ct = "ipvs " + e.State
+		}
+	case *trace.Receive:
+		t.ct, t.in = "-", n.dev(e.Dev)
+		t.add(n, "-")
+	case *trace.LocalOut:
+		if t.ct = "-"; e.Parent == 0 {
+			t.in = "-"
+		}
+		t.add(n, "-")
+	case *trace.Transmit:
+		t.add(n, n.dev(e.Dev))
+	case *trace.Deliver:
+		t.add(n, "local")
+	case *trace.Drop:
+		t.add(n, "drop")
+	}
+}
+
+// add appends a row. One that looks as the last did, further on its way, takes its place.
+func (t *tabling) add(n names, out string) {
+	r := row{n.h.Name, t.in, out, "?", "?", "?", t.state()}
+	if s := t.last; s != nil {
+		r[3] = t.role(s.Src) + end(s.Src, s.SPort, s.HasPorts, s.Free&packet.FreeSrcPort != 0)
+		r[4] = t.role(s.Dst) + end(s.Dst, s.DPort, s.HasPorts, s.Free&packet.FreeDstPort != 0)
+		r[5] = fmt.Sprintf("%#x", s.Mark)
+	}
+	if i := len(t.rows) - 1; i >= 0 && t.rows[i].same(r) {
+		t.rows[i] = r
+		return
+	}
+	t.rows = append(t.rows, r)
+}
+
+// state is the last column: what remembers the connection here, or that it is an answer.
+func (t *tabling) state() string {
+	switch {
+	case !t.back:
+		return t.ct
+	case t.ct == "-":
+		return "answer"
+	}
+	return "answer, " + t.ct
+}
+
+// same tells whether a row goes on with another that had not left its host.
+func (r row) same(next row) bool {
+	open := r[2] == "-" || r[2] == "local"
+	return open && r[0] == next[0] && r[1] == next[1] && [3]string(r[3:6]) == [3]string(next[3:6])
+}
+
+func (t *tabling) role(a packet.Addr) string {
+	if s := t.roles[a]; s != "" {
+		return s + " "
+	}
+	return ""
+}
+
+// roles are the names that addresses have around a load balancer: the client's, the virtual
+// one, the director's, the real server's.
+func (b *Branch) roles() map[packet.Addr]string {
+	out := map[packet.Addr]string{}
+	for i := range b.Steps {
+		switch e := b.Steps[i].Event.(type) {
+		case *trace.IPVS:
+			if e.Client.Addr.IsZero() || e.Index < 0 {
+				continue
+			}
+			out[e.Client.Addr], out[e.Virtual.Addr], out[e.Real.Addr] = "CIP", "VIP", "RIP"
+		case *trace.Encap:
+			if out[e.To] == "RIP" {
+				out[e.From] = "DIP"
+			}
+		}
 	}
 	return out
 }
@@ -85,40 +192,11 @@ func ctText(e *trace.Conntrack) string {
 	return text
 }
 
-// inOf is the device by which the packet came into this host.
-func inOf(rows []row, n names) string {
-	for i := len(rows) - 1; i >= 0 && rows[i][0] == n.h.Name; i-- {
-		if rows[i][1] != "-" {
-			return rows[i][1]
-		}
-	}
-	return "-"
-}
-
-func (n names) row(s *trace.Snap, in, out, ct string) row {
-	if s == nil {
-		return row{n.h.Name, in, out, "?", "?", "?", ct}
-	}
-	return row{n.h.Name, in, out, end(s.Src, s.SPort, s.HasPorts, s.Free&packet.FreeSrcPort != 0),
-		end(s.Dst, s.DPort, s.HasPorts, s.Free&packet.FreeDstPort != 0), fmt.Sprintf("%#x", s.Mark), ct}
-}
-
-// end is the last row again, with another end. The packet changed no more, or its
-// last look is not known.
-func (n names) end(rows []row, out, ct string) row {
-	if len(rows) == 0 {
-		return row{n.h.Name, "-", out, "?", "?", "?", ct}
-	}
-	r := rows[len(rows)-1]
-	r[2], r[6] = out, ct
-	return r
-}
-
 // tail prints what the answer hung on and how much was looked at.
 func (p *page) tail(a *Answer) {
 	p.WriteByte('\n')
 	if len(a.Branches) > 0 {
-		p.wrap("depends on: ", 12, strings.Join(a.Branches[0].dependsOn(), ", "))
+		p.wrap("depends on: ", 12, a.Branches[0].dependsText())
 		b := &a.Branches[0]
 		text := fmt.Sprintf("%s, %s, %d tried, %d matched", plural(len(b.Deps), "host"),
 			plural(b.Rules, "rule"), b.Tried, b.Matched)
@@ -136,6 +214,21 @@ func (p *page) tail(a *Answer) {
 		p.wrap(first, 12, s)
 		first = strings.Repeat(" ", len(first))
 	}
+}
+
+// dependsText is dependsOn by host.
+func (b *Branch) dependsText() string {
+	var out []string
+	for _, d := range b.Deps {
+		text := strings.Join(dependsOn(d.Deps), ", ")
+		if len(b.Deps) > 1 {
+			text = d.Host.Name + " " + text
+		}
+		if text != "" {
+			out = append(out, text)
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 func plural(n int, what string) string {

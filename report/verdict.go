@@ -56,13 +56,16 @@ func verdictOf(b *Branch) verdict {
 	return v
 }
 
-// doubtful is the verdict where the packet arrives with a source that nobody meant.
+// doubtful is the verdict where the packet arrives in a way that nobody meant.
 func (b *Branch) doubtful(v verdict) verdict {
 	c := b.doubt()
 	if c == nil {
 		return v
 	}
-	v.word, v.good, v.why = "DOUBTFUL", 0, c.text
+	v.word, v.good, v.why, v.place = "DOUBTFUL", 0, c.text, c.place
+	if v.place != "" {
+		return v
+	}
 	for i := range b.Steps {
 		if t, ok := b.Steps[i].Event.(*trace.NAT); ok && t.Source != nil && i > 0 {
 			if r, ok := b.Steps[i-1].Event.(*trace.Rule); ok {

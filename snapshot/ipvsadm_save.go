@@ -72,6 +72,7 @@ type saveLine struct {
 	svc         ipvs.Service
 	flags, mask string
 	real        ipvsEnd
+	hasReal     bool
 	method      ipvs.Method
 	dest        ipvs.Dest
 	tunnel      string // the last option of a tunnel
@@ -223,6 +224,7 @@ func (l *saveLine) serverOption(o string) error {
 	}
 	if o == "-r" || o == "--real-server" {
 		l.real, err = ipvsEndOf(l.place, o, val)
+		l.hasReal = true
 		return err
 	}
 	n, err := ipvsNumber(l.place, o, val, math.MaxInt32)
@@ -328,7 +330,7 @@ func (l *saveLine) addServer(list *serviceList) error {
 	if !ok {
 		return l.errorf("there is no -A for the service %s", l.svc.String())
 	}
-	if l.real.addr.IsZero() {
+	if !l.hasReal {
 		return l.errorf("-r: the real server is missing")
 	}
 	d := &l.dest

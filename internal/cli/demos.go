@@ -62,14 +62,17 @@ func demoFS(name string) (fs.FS, error) {
 			return demos.FS(name)
 		}
 	}
-	return nil, fmt.Errorf("no demo %q: hookpath demos lists them", name)
+	if fsys, err := demos.Lab(name); err == nil {
+		return fsys, nil
+	}
+	return nil, fmt.Errorf("no demo %q: hookpath demos and hookpath lab demo list them", name)
 }
 
 func readDemo(name string) (demo, error) {
 	var d demo
-	fsys, err := demoFS(name)
+	fsys, err := demos.FS(name)
 	if err != nil {
-		return d, err
+		return d, fmt.Errorf("no demo %q: hookpath demos lists them", name)
 	}
 	b, err := fs.ReadFile(fsys, "demo.json")
 	if err != nil {

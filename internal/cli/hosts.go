@@ -135,6 +135,21 @@ func (l *hosts) find(name string) *node {
 	return l.nodes[i]
 }
 
+// owner is the one host that has an address; nil for none or several.
+func (l *hosts) owner(a packet.Addr) *node {
+	var out *node
+	for _, n := range l.nodes {
+		if _, own := n.Links.Owner(a); !own || a.IsZero() {
+			continue
+		}
+		if out != nil {
+			return nil
+		}
+		out = n
+	}
+	return out
+}
+
 // host finds the host of a question; the name may be left out when there is one.
 func (l *hosts) host(name string) (*node, error) {
 	if name == "" && len(l.nodes) == 1 {

@@ -91,6 +91,7 @@ the live machine, and changes nothing.`,
 	root.SetOut(e.Out)
 	root.SetErr(e.Err)
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newTrace(e), newVerify(e), newShow(e), newRules(e), newDemos(e), newSnapshot(e))
+	root.AddCommand(newTrace(e), newVerify(e), newShow(e), newRules(e), newDemos(e),
+		newLab(e), newSnapshot(e))
 	return root
 }

@@ -14,6 +14,9 @@ import (
 // fromSentence turns a sentence into a question, and tells what it chose where the
 // sentence does not say.
 func (l *hosts) fromSentence(text, host string) (*question, []string, error) {
+	if m := promptPattern.FindStringSubmatch(text); m != nil {
+		host, text = m[1], text[len(m[0]):]
+	}
 	s, err := packet.ParseSentence(text)
 	if err != nil {
 		return nil, nil, err
@@ -81,6 +84,9 @@ func (a *asking) place(host string) error {
 	}
 	if host == "" && len(a.l.nodes) > 1 {
 		host = a.l.nodes[0].Name
+		if n := a.l.owner(s.Src); n != nil {
+			host = n.Name
+		}
 		a.choose("on host %s", host)
 	}
 	n, err := a.l.host(host)

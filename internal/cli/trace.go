@@ -2,11 +2,13 @@ package cli
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/report"
@@ -46,7 +48,9 @@ func newTrace(e *Env) *cobra.Command {
 Further words: flags S, mark 0x4000, ttl N, tos N, len N, uid N, gid N, mac AA to BB,
 vlan N, ct established, ct related; where a snapshot has no routes: out DEV, forward, local.
 A quoted > is read as to. What is left out is
-chosen as a client would choose it, and printed as assumed.
+chosen as a client would choose it, and printed as assumed. Where there are several hosts, the one
+that owns the source is asked, or the one before a prompt: client# tcp 10.0.0.5 to 10.0.0.1:80.
+A lab (see hookpath lab) may have a PACKET of its own.
 
 Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 error.`,
 		Args: cobra.ArbitraryArgs,
@@ -65,13 +69,18 @@ Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 er
 	fl.StringVar(&f.frame, "frame", "", "an Ethernet frame in hex")
 	fl.StringVar(&f.pcap, "pcap", "", "frames from a capture file")
 	fl.StringVar(&f.packets, "packets", "", "JSON lines, one question each; - is standard input")
+	f.shape(fl)
+	return c
+}
+
+// shape adds the flags that say how an answer is told.
+func (f *traceFlags) shape(fl *pflag.FlagSet) {
 	fl.StringVar(&f.format, "format", "text", "text, json or ktrace")
 	fl.BoolVar(&f.json, "json", false, "the same as --format json")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "one line an outcome")
 	fl.BoolVar(&f.allRules, "all-rules", false, "show rules that did not match, and why")
 	fl.BoolVar(&f.noReply, "one-way", false, "do not walk the answer back")
 	fl.StringVar(&f.colour, "colour", "auto", "auto, always or never")
-	return c
 }
 
 func (f *traceFlags) run(e *Env, args []string) error {
@@ -99,6 +108,9 @@ func (f *traceFlags) run(e *Env, args []string) error {
 	}
 	l, err := loadHosts(e, f.snapshots)
 	if err != nil {
+		return err
+	}
+	if args, err = f.orLabs(e, l, args); err != nil {
 		return err
 	}
 	if err := f.readLog(); err != nil {
@@ -144,13 +156,30 @@ func (f *traceFlags) oneQuestion(args []string) error {
 		}
 	}
 	switch {
-	case n == 0:
-		return fmt.Errorf("which packet? For example: hookpath trace " +
-			"tcp 10.0.0.5:40000 to 10.0.0.1:80 in eth0")
+	case n == 0 && len(f.snapshots) == 0: // a lab may have a question of its own
+		return errNoPacket
 	case n > 1:
 		return fmt.Errorf("PACKET, --frame, --pcap and --packets exclude each other")
 	}
 	return nil
+}
+
+var errNoPacket = errors.New("which packet? For example: hookpath trace " +
+	"tcp 10.0.0.5:40000 to 10.0.0.1:80 in eth0")
+
+// orLabs is the question that was put, or the one of the lab.
+func (f *traceFlags) orLabs(e *Env, l *hosts, args []string) ([]string, error) {
+	if len(args) > 0 || f.frame != "" || f.pcap != "" || f.packets != "" {
+		return args, nil
+	}
+	lab := l.nodes[0].dir.Lab
+	if lab == nil || lab.Ask == "" {
+		return nil, errNoPacket
+	}
+	if f.format == "text" && !f.quiet {
+		fmt.Fprintf(e.Out, "asked: %s\n\n", lab.Ask)
+	}
+	return []string{lab.Ask}, nil
 }
 
 // told is a question with what was chosen for it.

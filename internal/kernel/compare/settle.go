@@ -3,7 +3,9 @@ package compare
 import (
 	"encoding/binary"
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hookpath/hookpath/internal/kernel"
@@ -121,7 +123,7 @@ func next(taken []world.Taken, forced []int) []int {
 
 // drawn are the ports that the kernel's NAT may have drawn: those of sources, and of
 // destinations, as its new connections show; what was delivered, sent or quoted where no
-// connection is left; none.
+// connection is left; those of a rule, where nothing shows but a checksum; none.
 func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 	var src, dst []uint16
 	for _, f := range a.Flows {
@@ -144,7 +146,7 @@ func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 		out = append(out, dst, append(slices.Clone(dst), src...))
 	}
 	seen := seenPorts(a)
-	for _, x := range append(slices.Clone(seen), p.takenPorts()...) {
+	for _, x := range slices.Concat(seen, p.takenPorts(), p.rangedPorts()) {
 		out = append(out, []uint16{x})
 	}
 	for _, x := range seen {
@@ -153,6 +155,24 @@ func (p *pair) drawn(a *kernel.Answer) [][]uint16 {
 		}
 	}
 	return append(out, nil)
+}
+
+// rangePattern is the range of ports of a NAT rule.
+var rangePattern = regexp.MustCompile(`(?:--to-ports |[0-9]:)(\d+)-(\d+)`)
+
+// rangedPorts are the ports that the rules choose from, where they are few.
+func (p *pair) rangedPorts() []uint16 {
+	const few = 16
+	var all []uint16
+	for _, m := range rangePattern.FindAllSubmatch(p.files[saveName[p.backend]], -1) {
+		first, _ := strconv.ParseUint(string(m[1]), 10, 16)
+		last, _ := strconv.ParseUint(string(m[2]), 10, 16)
+		for n := first; n <= last && last-first < few; n++ {
+			all = append(all, uint16(n))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // takenPorts are those that connections have already: one that drew them clashes.
