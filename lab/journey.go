@@ -16,10 +16,10 @@ type Question struct {
 	Frame []byte      // an Ethernet frame
 	Local *walk.Local // what a program sends instead, nil for a frame
 	Now   world.Instant
-	// Reply walks the answer of whoever got the packet back, and for TCP the segment
-	// with data that follows.
-	Reply bool
-	Skips bool // traces rules that did not match too
+	// Reply walks the answer of whoever got the packet back. Data walks what follows an
+	// answered SYN: the segment that ends the handshake, with the first data.
+	Reply, Data bool
+	Skips       bool // traces rules that did not match too
 	// Prepare tells the first walk what the question leaves open or takes for granted;
 	// nil does nothing.
 	Prepare func(*walk.Walk) error

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
@@ -43,6 +44,78 @@ func (j *Journey) converse() {
 	j.ReplySKB = j.skbs + 1
 	j.done(n, k, Reply)
 	j.run()
+	if j.q.Data && j.Err == nil {
+		j.talk()
+	}
+}
+
+// talk sends the first data after a SYN that was answered, by the way that the SYN set off
+// on.
+func (j *Journey) talk() {
+	o := j.end(j.ReplySKB)
+	if o == nil || o.Host.Name != j.q.Host.Name || o.Result == trace.Dropped ||
+		o.Result == trace.Delivered && o.Socket == 0 {
+		return
+	}
+	data := dataAfter(bare(o))
+	if data == nil {
+		return
+	}
+	n := j.lab.index(j.q.Host.Name)
+	k := j.begin(n, j.q.Host)
+	switch {
+	case j.q.Local != nil && o.Result == trace.Delivered:
+		l := *j.q.Local
+		l.IP = data
+		j.q.Host.Send(k, l)
+	case j.q.Local == nil && o.Result == trace.Transmitted:
+		j.q.Host.Receive(k, j.q.In, append(slices.Clone(j.q.Frame[:len(j.q.Frame)-len(packetIn(j.q.Frame))]),
+			data...))
+	default:
+		return
+	}
+	j.DataSKB = j.skbs + 1
+	j.done(n, k, Data)
+	j.run()
+}
+
+// bare is the IP packet of an outcome.
+func bare(o *Outcome) []byte {
+	if o.Result == trace.Transmitted {
+		return packetIn(o.Frame)
+	}
+	return o.Frame
+}
+
+// packetIn is the IP packet in a frame.
+func packetIn(frame []byte) []byte {
+	p, ok := packet.FromFrame(slices.Clone(frame))
+	if !ok {
+		return nil
+	}
+	return p.IP()
+}
+
+// payload is what the first segment with data says.
+const payload = "hello"
+
+// dataAfter is the segment that a client sends when it has got a SYN-ACK; nil for another
+// packet.
+func dataAfter(ip []byte) []byte {
+	p, ok := packet.FromIP(slices.Clone(ip))
+	if !ok || p.Protocol() != packet.TCP || len(p.L4()) < 20 || p.L4()[13]&(syn|ack|rst) != syn|ack {
+		return nil
+	}
+	b := AnswerTo(ip)
+	if b == nil {
+		return nil
+	}
+	b = append(b, payload...)
+	b[20+13] |= uint8(header.TCPFlagPsh)
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	packet.FixIP4(b)
+	sumTCP(b)
+	return b
 }
 
 // end is how a packet ended. One that went into a tunnel, or came out of one, went on as
@@ -138,6 +211,12 @@ func acknowledge(b, l4 []byte) {
 		binary.BigEndian.PutUint32(t[4:], theirs)
 	}
 	binary.BigEndian.PutUint32(t[8:], seq)
+	sumTCP(b)
+}
+
+// sumTCP writes the checksum of the segment behind an IP header without options.
+func sumTCP(b []byte) {
+	t := b[20:]
 	t[16], t[17] = 0, 0
 	sum := packet.PseudoSum(packet.AddrFrom4(b[12:]), packet.AddrFrom4(b[16:]), packet.TCP, len(t))
 	binary.BigEndian.PutUint16(t[16:], packet.Fold(packet.Sum16(t, sum)))

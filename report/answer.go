@@ -45,6 +45,7 @@ type Branch struct {
 	Outcomes []Outcome
 	Deps     []Deps
 	Reply    int // the skb of the answer that was walked back, zero for none
+	Data     int // the skb of the data that followed the handshake, zero for none
 	Tried    int
 	Matched  int
 	Rules    int
@@ -55,6 +56,7 @@ type Step struct {
 	Host  *walk.Host
 	World *world.World // after the walk, to look up what is dynamic; may be nil
 	Reply bool         // the leg of the answer that was walked back
+	Data  bool         // the leg of the data that followed
 	Event trace.Event
 }
 
@@ -117,7 +119,16 @@ func (b *Branch) Arrived() bool {
 	if o == nil || o.Result != trace.Transmitted && o.Result != trace.Delivered {
 		return false
 	}
-	return b.Reply == 0 || b.answered() && b.strays() == nil
+	return b.Reply == 0 || b.answered() && b.strays() == nil && b.Flows()
+}
+
+// Flows tells whether the data that followed the handshake arrived, where they were walked.
+func (b *Branch) Flows() bool {
+	if b.Data == 0 {
+		return true
+	}
+	o := b.end(b.Data)
+	return o != nil && (o.Result == trace.Transmitted || o.Result == trace.Delivered)
 }
 
 func (b *Branch) answered() bool {

@@ -76,6 +76,9 @@ func (b *Branch) bad() *Outcome {
 	if o == nil || o.Result != trace.Transmitted && o.Result != trace.Delivered {
 		return o
 	}
+	if !b.Flows() {
+		return b.end(b.Data)
+	}
 	for i := range b.Outcomes {
 		if b.Outcomes[i].SKB == b.Reply {
 			return &b.Outcomes[i]

@@ -3,17 +3,23 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"github.com/hookpath/hookpath/trace"
 )
 
-// Lines tells each outcome in one line, as -q prints it.
+// Lines tells each outcome in one line, as -q prints it. What packets on their way set off
+// by ARP, and packets that went on as another one, are left out.
 func (a *Answer) Lines() []byte {
 	var out bytes.Buffer
 	for i := range a.Branches {
 		b := &a.Branches[i]
 		for j := range b.Outcomes {
 			o := &b.Outcomes[j]
+			if o.Result == trace.Absorbed && o.SKB != 1 && passing(o.Why) || o.Why == "encapsulated" ||
+				o.Why == "decapsulated" {
+				continue
+			}
 			if len(a.Branches) > 1 {
 				fmt.Fprintf(&out, "%.3g%% ", 100*b.Prob)
 			}
@@ -22,6 +28,9 @@ func (a *Answer) Lines() []byte {
 	}
 	return out.Bytes()
 }
+
+// passing tells whether a packet was ARP.
+func passing(why trace.Why) bool { return why == "arp" || strings.HasPrefix(string(why), "arp-") }
 
 // line says host, place and packet of an outcome.
 func (o *Outcome) line() string {

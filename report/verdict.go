@@ -86,6 +86,12 @@ func (b *Branch) broken(v verdict) verdict {
 		v.place, v.why = b.strayPlace(), s.why()
 		return v
 	}
+	if o := b.end(b.Data); b.Data != 0 && o != nil && !b.Flows() {
+		n := names{o.Host}
+		v.text += " It is answered, but the data that follow do not arrive."
+		v.place, v.why = n.place(b, o), n.why(b, o)
+		return v
+	}
 	for i := range b.Outcomes {
 		if o := &b.Outcomes[i]; o.SKB == b.Reply {
 			n := names{o.Host}

@@ -24,6 +24,7 @@ type teller struct {
 	table string // of the present stage
 	spoke bool   // the present stage has printed a line
 	reply bool
+	data  bool
 	main  *Outcome
 	arp   asking
 }
@@ -35,9 +36,10 @@ func (b *Branch) lines(s Style) []line {
 	if !s.AllRules {
 		steps = folded(steps)
 	}
+	flows := b.Flows()
 	for i := range steps {
-		if !t.arp.aside(&steps[i]) {
-			t.step(&steps[i])
+		if s := &steps[i]; !t.arp.aside(s) && !(s.Data && flows) {
+			t.step(s)
 		}
 	}
 	t.flush()
@@ -67,12 +69,15 @@ func (t *teller) add(where, what, format string, v ...any) {
 // step tells one event.
 func (t *teller) step(s *Step) {
 	skb := s.Event.Base().SKB
-	if s.Host != t.host || s.Reply != t.reply {
+	if s.Host != t.host || s.Reply != t.reply || s.Data != t.data {
 		t.flush()
-		t.host, t.n, t.reply, t.skb = s.Host, names{s.Host}, s.Reply, skb
+		t.host, t.n, t.reply, t.data, t.skb = s.Host, names{s.Host}, s.Reply, s.Data, skb
 		l := line{host: s.Host.Name, text: hostText(s.Host)}
-		if s.Reply {
+		switch {
+		case s.Reply:
 			l.text = "the answer"
+		case s.Data:
+			l.text = "the data that follow"
 		}
 		t.out = append(t.out, l)
 	}

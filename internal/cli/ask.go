@@ -51,7 +51,7 @@ func (l *hosts) ask(q *question, from lab.States) (*answer, error) {
 
 // set is the question as a lab takes it.
 func (a *asked) set() *lab.Question {
-	q := &lab.Question{Host: a.host(), In: a.in, Frame: a.bytes, Now: a.now, Reply: a.Reply,
+	q := &lab.Question{Host: a.host(), In: a.in, Frame: a.bytes, Now: a.now, Reply: a.Reply, Data: a.data,
 		Skips: a.skips, Prepare: a.prepare}
 	if a.Out {
 		q.Local = &a.local
@@ -190,7 +190,7 @@ func borrowed(j *lab.Journey) []string {
 // branch turns a journey into a report.
 func branch(b *explore.Branch[*lab.Journey]) report.Branch {
 	j := b.Result
-	out := report.Branch{Prob: b.Prob, Taken: b.Taken, Reply: j.ReplySKB}
+	out := report.Branch{Prob: b.Prob, Taken: b.Taken, Reply: j.ReplySKB, Data: j.DataSKB}
 	for _, o := range j.Outcomes {
 		out.Outcomes = append(out.Outcomes, report.Outcome(o))
 	}
@@ -211,7 +211,7 @@ func branch(b *explore.Branch[*lab.Journey]) report.Branch {
 				continue
 			}
 			out.Steps = append(out.Steps, report.Step{Host: l.Host, World: l.World,
-				Reply: l.Way == lab.Reply, Event: e})
+				Reply: l.Way == lab.Reply, Data: l.Way == lab.Data, Event: e})
 		}
 	}
 	return out

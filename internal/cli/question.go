@@ -43,6 +43,7 @@ type question struct {
 	hint  route.Hint
 	ct    string
 	skips bool
+	data  bool // walk what follows a handshake too
 	// Fields that a sentence leaves open: a test on one forks the walk.
 	unknownMAC, unknownUID, unknownGID bool
 }

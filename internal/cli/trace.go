@@ -211,6 +211,7 @@ func (f *traceFlags) questions(l *hosts, args []string) ([]told, error) {
 	}
 	if n, err := l.host(q.Host); err == nil {
 		q.Reply = !f.noReply && !n.Config().OpenRoutes
+		q.data = q.Reply
 	}
 	return []told{{q, text, chosen}}, nil
 }
