@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/hookpath/hookpath/demos"
 	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/report"
 )
@@ -93,14 +95,9 @@ func (f *traceFlags) run(e *Env, args []string) error {
 		return fmt.Errorf("--format: %q is not text, json or ktrace", f.format)
 	}
 	if f.demo != "" {
-		d, err := readDemo(f.demo)
-		if err != nil {
+		var err error
+		if args, err = f.fromDemo(e, args); err != nil {
 			return err
-		}
-		f.snapshots = append(f.snapshots, demoPrefix+f.demo)
-		if len(args) == 0 && f.frame == "" && f.pcap == "" && f.packets == "" {
-			args = []string{d.Packet}
-			fmt.Fprintf(e.Out, "%s\n\n", d.Title)
 		}
 	}
 	if err := f.oneQuestion(args); err != nil {
@@ -128,6 +125,21 @@ func (f *traceFlags) run(e *Env, args []string) error {
 		return err
 	}
 	return f.answerAll(e, l, qs)
+}
+
+// fromDemo adds the snapshot of --demo, and its packet where none is given. A lab has one of
+// its own.
+func (f *traceFlags) fromDemo(e *Env, args []string) ([]string, error) {
+	f.snapshots = append(f.snapshots, demoPrefix+f.demo)
+	if slices.Contains(demos.Labs(), f.demo) {
+		return args, nil
+	}
+	d, err := readDemo(f.demo)
+	if err != nil || len(args) > 0 || f.frame != "" || f.pcap != "" || f.packets != "" {
+		return args, err
+	}
+	fmt.Fprintf(e.Out, "%s\n\n", d.Title)
+	return []string{d.Packet}, nil
 }
 
 // readLog reads what a kernel traced, to hold the walk against it.
