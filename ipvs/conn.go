@@ -313,7 +313,7 @@ func (t *Table) expire(w *world.World) {
 		for i := 1; i < all.Len(); i++ {
 			c := all.Ref(i)
 			switch {
-			case c.free:
+			case c.free, c.expires == 0: // its first packet is on its way still
 			case c.expires > w.Now:
 				t.expireAt(w, c, c.expires)
 			case c.controls > 0:

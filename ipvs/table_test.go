@@ -234,6 +234,23 @@ func TestReuse(t *testing.T) {
 	}
 }
 
+// TestReuseInFlight ends the old connection while the first packet of the new one is on its
+// way: the new one stays.
+func TestReuseInFlight(t *testing.T) {
+	b := newBalancer(t, nil, web())
+	b.send(segment(cip, 5, tcpSYN))
+	b.send(segment(cip, 5, tcpACK))
+	b.send(segment(cip, 5, tcpRST))
+	h := segment(cip, 5, tcpSYN)
+	d := b.In(b.w, h)
+	b.Enter(b.w, d.Conn, h.L4)
+	b.Out(b.w, h) // OUTPUT asks whether the packet is an answer
+	b.Leave(b.w, d.Conn)
+	if next := b.In(b.w, segment(cip, 5, tcpACK)); !d.New || next.New || next.Conn != d.Conn {
+		t.Errorf("new %+v, then %+v", d, next)
+	}
+}
+
 // TestRewrite holds the checksums of a rewritten packet against those of one that was
 // written so.
 func TestRewrite(t *testing.T) {
