@@ -67,6 +67,9 @@ func (k *Walk) ipvsTunnel(v *ipvs.View) trace.Verdict {
 	inner.CT = packet.CT{}
 	outer.Mark, outer.Priority, outer.Socket = inner.Mark, inner.Priority, inner.Socket
 	outer.IPVS, outer.IgnoreDF, outer.Type = true, true, inner.Type
+	if v.Encap == ipvs.GUE && binary.BigEndian.Uint16(outer.L4()) == 0 {
+		outer.Free |= packet.FreeSrcPort
+	}
 	k.number(outer)
 	if k.Trace != nil {
 		k.Trace.Add(inner, &trace.Encap{Method: v.Encap.String(), From: k.dst.Source, To: v.Real})
@@ -129,10 +132,14 @@ func encapsulateECN(tos byte) byte {
 }
 
 // wrapGUE writes the headers of UDP and GUE. The source port is a hash with a seed that
-// nobody knows: it stays open.
+// nobody knows: it stays open, unless a kernel is known to have drawn it.
 //
-// Kernel: net/netfilter/ipvs/ip_vs_xmit.c, ipvs_gue_encap.
+// Kernel: net/netfilter/ipvs/ip_vs_xmit.c, ipvs_gue_encap; include/net/udp.h,
+// udp_flow_src_port.
 func (k *Walk) wrapGUE(v *ipvs.View, b []byte) {
+	if port, ok := k.World.Dice.NextDrawn(1, 65535); ok {
+		binary.BigEndian.PutUint16(b, port)
+	}
 	binary.BigEndian.PutUint16(b[2:], v.EncapPort)
 	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
 	b[udpHeaderLen+1] = packet.IPIP

@@ -35,6 +35,8 @@ type Tally struct {
 	// Keep, if not empty, is a folder that gets a snapshot and the questions so far of
 	// each disagreement, for hookpath trace -s DIR/SEED/r --packets DIR/SEED/packets.
 	Keep string
+	// Watch, if not nil, sees the walk of each packet that agreed.
+	Watch func(*walk.Host, *trace.Trace)
 	// Open lays scenarios out. Nil is kernel.Open: in this machine's kernel.
 	Open func(context.Context, kernel.Scenario) (kernel.Asker, error)
 }
@@ -152,6 +154,9 @@ func (t *Tally) ask(p *pair, g learner, q kernel.Question) (bool, error) {
 	}
 	t.Agreed++
 	p.meet(k.Trace)
+	if t.Watch != nil {
+		t.Watch(p.host, k.Trace)
+	}
 	return true, nil
 }
 

@@ -3,15 +3,22 @@ package compare
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/txtar"
+
 	"github.com/hookpath/hookpath/internal/kernel"
 	"github.com/hookpath/hookpath/internal/kernel/uml"
+	"github.com/hookpath/hookpath/ipvs"
 	"github.com/hookpath/hookpath/packet"
-	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/hookpath/hookpath/trace"
+	"github.com/hookpath/hookpath/walk"
 )
 
 // director draws a load balancer between the two networks of cases/base.txtar, and what
@@ -20,6 +27,7 @@ type director struct {
 	*rand.Rand
 	services []service
 	talks    [][]byte // packets that left the director for a server
+	backs    [][]byte // and for a client
 	n        int
 }
 
@@ -40,18 +48,21 @@ func newDirector(seed uint64) *director {
 // save draws services as ipvsadm -S prints them.
 func (d *director) save() string {
 	var b strings.Builder
-	for i, port := range []uint16{80, 53, 443} {
+	for i, port := range []uint16{80, 53, 443, 5060}[:3+d.IntN(2)] {
 		s := service{proto: packet.TCP, port: port}
 		option := "-t"
-		if i == 1 {
+		switch i {
+		case 1:
 			s.proto, option = packet.UDP, "-u"
+		case 3:
+			s.proto, option = packet.SCTP, "--sctp-service"
 		}
 		name := fmt.Sprintf("%s %s:%d", option, vip, port)
 		if i == 2 && d.IntN(2) == 0 {
 			s.mark, name = true, "-f 7"
 		}
 		d.services = append(d.services, s)
-		scheduler := one(d.Rand, "rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "lblc", "lblcr")
+		scheduler := one(d.Rand, balanceSchedulers...)
 		line := "-A " + name + " -s " + scheduler
 		if d.IntN(3) == 0 || s.mark {
 			line += " -p " + one(d.Rand, "300", "600") + one(d.Rand, "", " -M 255.255.255.0")
@@ -59,17 +70,23 @@ func (d *director) save() string {
 		if s.proto == packet.UDP && d.IntN(3) == 0 {
 			line += " -o"
 		}
-		if scheduler == "sh" {
-			line += one(d.Rand, "", " -b sh-port", " -b sh-fallback", " -b sh-fallback,sh-port")
+		if scheduler == "sh" || scheduler == "mh" {
+			line += strings.ReplaceAll(one(d.Rand, "", " -b S-port", " -b S-fallback",
+				" -b S-fallback,S-port"), "S-", scheduler+"-")
 		}
 		b.WriteString(line + "\n")
 		for _, host := range d.Perm(3)[:1+d.IntN(3)] {
-			method := one(d.Rand, "-m", "-m", "-g", "-i")
+			method := one(d.Rand, "-m", "-m", "-m", "-g", "-i", "-i --tun-type gre",
+				"-i --tun-type gue --tun-port 6080")
 			rport := port
 			if method == "-m" && d.IntN(2) == 0 && !s.mark {
 				rport += 8000
 			}
-			line := fmt.Sprintf("-a %s -r 10.1.0.%d:%d %s -w %d", name, 9+host, rport, method, d.IntN(4))
+			real := fmt.Sprintf("10.1.0.%d", 9+host)
+			if method == "-m" && d.IntN(8) == 0 {
+				real = "10.1.0.1" // the director itself
+			}
+			line := fmt.Sprintf("-a %s -r %s:%d %s -w %d", name, real, rport, method, d.IntN(4))
 			if d.IntN(4) == 0 {
 				line += fmt.Sprintf(" -x %d -y %d", 2+d.IntN(2), 1)
 			}
@@ -92,8 +109,7 @@ func (d *director) files(t *testing.T) map[string]string {
 	files["ip-neigh.json"] = strings.TrimSuffix(strings.TrimSpace(files["ip-neigh.json"]), "]") +
 		`,{"dst":"10.1.0.11","dev":"eth1","lladdr":"02:00:00:00:03:0b","state":["PERMANENT"]}]`
 	files["ipvsadm-save"] = d.save()
-	for _, v := range []string{"conntrack", "sloppy_tcp", "expire_nodest_conn", "nat_icmp_send",
-		"expire_quiescent_template", "schedule_icmp", "snat_reroute", "pmtu_disc"} {
+	for _, v := range balanceSettings {
 		files["sysctl"] += fmt.Sprintf("net.ipv4.vs.%s = %d\n", v, d.IntN(2))
 	}
 	files["sysctl"] += fmt.Sprintf("net.ipv4.vs.conn_reuse_mode = %d\n", d.IntN(3))
@@ -101,6 +117,11 @@ func (d *director) files(t *testing.T) map[string]string {
 	files["meta.json"] = `{"kernel":"6.1","hz":100}`
 	return files
 }
+
+// balanceSettings are those of net.ipv4.vs that are drawn, on or off.
+var balanceSettings = []string{"conntrack", "sloppy_tcp", "expire_nodest_conn", "nat_icmp_send",
+	"expire_quiescent_template", "schedule_icmp", "snat_reroute", "pmtu_disc", "sloppy_sctp",
+	"ignore_tunneled", "cache_bypass"}
 
 // rules draws tables around the load balancer.
 func (d *director) rules() string {
@@ -128,8 +149,14 @@ func (d *director) rules() string {
 // Learn keeps what left for a real server.
 func (d *director) Learn(a kernel.Answer) {
 	for _, f := range a.Out {
-		if f.Dev == "eth1" && len(f.Bytes) > packet.EthernetLen+28 {
-			d.talks = append(d.talks, f.Bytes[packet.EthernetLen:])
+		if len(f.Bytes) <= packet.EthernetLen+28 {
+			continue
+		}
+		ip := f.Bytes[packet.EthernetLen:]
+		if f.Dev == "eth1" {
+			d.talks = append(d.talks, ip)
+		} else {
+			d.backs = append(d.backs, ip)
 		}
 	}
 }
@@ -145,8 +172,55 @@ func (d *director) next() kernel.Question {
 			return q
 		}
 	}
-	q.Frame = packet.Frame(packet.MAC{2, 0, 0, 0, 2, 1}, packet.MAC{2, 0, 0, 0, 2, 9}, d.request())
+	ip := d.request()
+	switch d.IntN(16) {
+	case 0: // a program on the director
+		copy(ip[12:16], vipBytes)
+		packet.FixIP4(ip)
+		q.In, q.Out, q.Socket, q.Packet = "", true, "raw", fixTransport(ip)
+		return q
+	case 1: // a client's error about an answer
+		if len(d.backs) > 0 {
+			if p, ok := packet.FromIP(append([]byte(nil), d.backs[d.IntN(len(d.backs))]...)); ok && p.Is4() {
+				ip = unreachable(p)
+			}
+		}
+	}
+	q.Frame = packet.Frame(packet.MAC{2, 0, 0, 0, 2, 1}, packet.MAC{2, 0, 0, 0, 2, 9}, ip)
 	return q
+}
+
+var vipBytes = []byte{10, 0, 0, 1}
+
+// fixTransport writes the checksum of a TCP or UDP packet whose addresses changed.
+func fixTransport(b []byte) []byte {
+	at := map[uint8]int{packet.TCP: 36, packet.UDP: 26}[b[9]]
+	if at == 0 || len(b) < at+2 {
+		return b
+	}
+	b[at], b[at+1] = 0, 0
+	sum := packet.PseudoSum(packet.AddrFrom4(b[12:]), packet.AddrFrom4(b[16:]), b[9], len(b)-20)
+	binary.BigEndian.PutUint16(b[at:], packet.Fold(packet.Sum16(b[20:], sum)))
+	return b
+}
+
+// sctp is a packet of one chunk.
+func sctp(src, dst []byte, sport, dport uint16, chunk byte) []byte {
+	b := make([]byte, 20+12+20)
+	b[0], b[5], b[8], b[9] = 0x45, 1, 64, packet.SCTP
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	copy(b[12:16], src)
+	copy(b[16:20], dst)
+	binary.BigEndian.PutUint16(b[20:], sport)
+	binary.BigEndian.PutUint16(b[22:], dport)
+	if chunk != 1 { // an INIT has no tag yet
+		b[27] = 7
+	}
+	b[32], b[35], b[39] = chunk, 20, 9
+	b[45], b[47] = 1, 1
+	binary.LittleEndian.PutUint32(b[28:], crc32.Checksum(b[20:], crc32.MakeTable(crc32.Castagnoli)))
+	packet.FixIP4(b)
+	return b
 }
 
 func (d *director) request() []byte {
@@ -157,8 +231,13 @@ func (d *director) request() []byte {
 	if d.IntN(12) == 0 {
 		s.DPort = 8080
 	}
-	if s.Proto == packet.TCP {
+	switch s.Proto {
+	case packet.TCP:
 		s.Flags = one[uint8](d.Rand, 2, 2, 2, 0x10, 0x10, 0x18, 0x11, 4)
+	case packet.UDP:
+		s.Len, s.Given = one(d.Rand, 28, 28, 28, 1400, 1480, 1500), s.Given|packet.GivenLen
+	case packet.SCTP:
+		return sctp(s.Src.Bytes(), vipBytes, s.SPort, s.DPort, one[byte](d.Rand, 1, 1, 10, 0, 7, 14, 6, 3))
 	}
 	b, err := s.Packet()
 	if err != nil {
@@ -170,7 +249,7 @@ func (d *director) request() []byte {
 // answer is what a real server says to a packet that it got.
 func (d *director) answer(ip []byte) []byte {
 	p, ok := packet.FromIP(append([]byte(nil), ip...))
-	if !ok || p.Protocol() != packet.TCP && p.Protocol() != packet.UDP {
+	if !ok || p.Protocol() != packet.TCP && p.Protocol() != packet.UDP && p.Protocol() != packet.SCTP {
 		return nil
 	}
 	if d.IntN(6) == 0 {
@@ -178,6 +257,9 @@ func (d *director) answer(ip []byte) []byte {
 	}
 	s := &packet.Sentence{Proto: p.Protocol(), Src: p.Dst(), Dst: p.Src(), TTL: 64}
 	s.DPort, s.SPort, _ = p.Ports()
+	if s.Proto == packet.SCTP {
+		return sctp(p.IP()[16:20], p.IP()[12:16], s.SPort, s.DPort, one[byte](d.Rand, 2, 2, 11, 0, 8, 6, 3))
+	}
 	if s.Proto == packet.TCP {
 		s.Flags = one[uint8](d.Rand, 0x12, 0x12, 0x10, 0x18, 0x11, 0x14)
 	}
@@ -204,16 +286,19 @@ func unreachable(p *packet.Packet) []byte {
 }
 
 // TestIPVS holds the load balancer against a user-mode-linux kernel, which has one.
-// HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many hosts.
+// HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many hosts. With HOOKPATH_SOAK all
+// that balanceCover wants must be covered.
 func TestIPVS(t *testing.T) {
 	m := machine(t)
 	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
-	n := number(t, "HOOKPATH_SEEDS", number(t, "HOOKPATH_SOAK", 4))
+	n := number(t, "HOOKPATH_SEEDS", min(number(t, "HOOKPATH_SOAK", 4), 1250))
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
-	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP")}
+	cover := balanceCover{}
+	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP"), Watch: cover.count}
 	for s := seed; s < seed+n; s++ {
 		balance(t, m, &tally, s)
 	}
+	cover.print(t)
 	for _, diff := range tally.Diffs {
 		t.Log(diff)
 	}
@@ -224,6 +309,93 @@ func TestIPVS(t *testing.T) {
 	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
 		tally.Packets, tally.Agreed)
 }
+
+// balanceCover counts decisions by what took part in them.
+type balanceCover map[string]int
+
+func (c balanceCover) count(h *walk.Host, tr *trace.Trace) {
+	for _, e := range tr.Events {
+		if w, ok := e.(*trace.Encap); ok {
+			c["tunnel "+w.Method]++
+		}
+		b, ok := e.(*trace.IPVS)
+		if !ok || b.Service < 0 {
+			continue
+		}
+		s := h.IPVS.Service(b.Service)
+		if b.New || b.Index < 0 {
+			c["scheduler "+s.Scheduler]++
+			if s.Timeout != 0 {
+				c["flag persistent"]++
+			}
+			for _, f := range balanceFlags {
+				if s.Flags&f.flag != 0 {
+					c["flag "+f.name]++
+				}
+			}
+		}
+		c["protocol "+map[uint8]string{packet.TCP: "tcp", packet.UDP: "udp", packet.SCTP: "sctp"}[s.Proto]]++
+		if s.Mark != 0 {
+			c["by mark"]++
+		}
+		if !b.Client.Addr.IsZero() {
+			c["method "+ipvs.Method(b.Method).String()]++
+		}
+		for _, v := range balanceSettings {
+			c[fmt.Sprintf("%s=%d", v, h.Sysctl.Int("net.ipv4.vs."+v, 0))]++
+		}
+	}
+}
+
+var balanceFlags = []struct {
+	name string
+	flag ipvs.Flags
+}{{"one-packet", ipvs.OnePacket}, {"sched-1", ipvs.Sched1},
+	{"sched-2", ipvs.Sched2}}
+
+func (c balanceCover) print(t *testing.T) {
+	t.Helper()
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(c)) {
+		fmt.Fprintf(&b, "  %-36s %6d\n", k, c[k])
+	}
+	t.Logf("decisions:\n%s", &b)
+	if os.Getenv("HOOKPATH_SOAK") == "" {
+		return
+	}
+	for _, k := range c.wanted() {
+		if c[k] < enoughDecisions {
+			t.Errorf("not covered: %s: %d of %d decisions", k, c[k], enoughDecisions)
+		}
+	}
+}
+
+// enoughDecisions is how often a soak wants each thing to take part.
+const enoughDecisions = 200
+
+// wanted are the things that a soak covers. twos is not built into that kernel.
+func (c balanceCover) wanted() []string {
+	var out []string
+	for _, s := range balanceSchedulers {
+		out = append(out, "scheduler "+s)
+	}
+	for _, m := range []ipvs.Method{ipvs.Masq, ipvs.LocalNode, ipvs.Tunnel, ipvs.Direct} {
+		out = append(out, "method "+m.String())
+	}
+	for _, e := range []ipvs.Encap{ipvs.IPIP, ipvs.GUE, ipvs.GRE} {
+		out = append(out, "tunnel "+e.String())
+	}
+	for _, f := range balanceFlags {
+		out = append(out, "flag "+f.name)
+	}
+	for _, v := range balanceSettings {
+		out = append(out, v+"=0", v+"=1")
+	}
+	return append(out, "flag persistent", "protocol tcp", "protocol udp", "protocol sctp", "by mark")
+}
+
+var balanceSchedulers = []string{"rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "lblc",
+	"lblcr", "mh"}
 
 // balance compares one director.
 func balance(t *testing.T, m *uml.Machine, tally *Tally, seed uint64) {

@@ -37,16 +37,17 @@ type mask struct {
 func newMask(t *trace.Trace) *mask {
 	m := &mask{answers: map[int]bool{}, wraps: map[int]bool{},
 		quotes: map[int]bool{}}
-	pieces, top, wrapped := false, 0, 0
+	pieces, outer, top, wrapped := false, false, 0, 0
 	for _, e := range t.Events {
 		skb := e.Base().SKB
 		switch e := e.(type) {
 		case *trace.Encap:
 			wrapped = skb
 		case *trace.Fragment:
-			pieces = m.answers[skb]
+			pieces, outer = m.answers[skb], m.wraps[skb]
 		case *trace.Neigh, *trace.Transmit: // a piece has a number of its own
 			m.answers[skb] = m.answers[skb] || pieces && skb > top
+			m.wraps[skb] = m.wraps[skb] || outer && skb > top
 		case *trace.LocalOut:
 			m.quotes[e.SKB] = m.answers[e.Parent]
 			m.answers[e.SKB] = m.answers[e.SKB] || e.Parent != 0
