@@ -301,10 +301,66 @@ func (r *reader) changeIPAddr(verb string, w *wordList) error {
 	case at < 0:
 		return fmt.Errorf("the interface has no such address")
 	default:
-		c.Addrs = slices.Delete(slices.Clone(c.Addrs), at, at+1)
+		gone := c.Addrs[at]
+		r.removeAddr(at)
+		defer r.withoutAddr(gone)
 	}
 	r.followAddrs(before)
 	return nil
+}
+
+// removeAddr takes an address away, and the secondary ones of its network with it unless
+// they are promoted.
+//
+// Kernel: net/ipv4/devinet.c, __inet_del_ifa.
+func (r *reader) removeAddr(at int) {
+	c := &r.c.Links
+	gone := c.Addrs[at]
+	sysctl := func(dev string) bool {
+		return r.c.Sysctl.Int("net.ipv4.conf."+dev+".promote_secondaries", 0) != 0
+	}
+	promote := sysctl("all") || sysctl(strings.ReplaceAll(r.nameOf(gone.Dev), ".", "/"))
+	c.Addrs = slices.Delete(slices.Clone(c.Addrs), at, at+1)
+	if gone.Secondary {
+		return
+	}
+	inNet := func(o link.Addr) bool {
+		return o.Secondary && o.Dev == gone.Dev && o.PrefixLen == gone.PrefixLen && gone.Holds(o.Local)
+	}
+	if !promote {
+		c.Addrs = slices.DeleteFunc(c.Addrs, inNet)
+	} else if i := slices.IndexFunc(c.Addrs, inNet); i >= 0 {
+		c.Addrs[i].Secondary = false
+	}
+}
+
+// withoutAddr takes the routes away that need an address that is gone: those with it as
+// their source, and with an interface's last one all that lead there.
+//
+// Kernel: net/ipv4/fib_frontend.c, fib_del_ifaddr, fib_inetaddr_event, fib_disable_ip.
+func (r *reader) withoutAddr(gone link.Addr) {
+	left := func(same func(link.Addr) bool) bool { return slices.ContainsFunc(r.c.Links.Addrs, same) }
+	sourceGone := !left(func(o link.Addr) bool { return o.Local == gone.Local })
+	last := !left(func(o link.Addr) bool { return o.Dev == gone.Dev && o.Local.Is4() })
+	dev := r.nameOf(gone.Dev)
+	r.c.Routes.Routes = slices.DeleteFunc(slices.Clone(r.c.Routes.Routes), func(o route.Route) bool {
+		return sourceGone && !o.Src.IsZero() && o.Src == gone.Local ||
+			last && len(o.Hops) == 1 && o.Hops[0].Dev == dev
+	})
+	if last {
+		r.c.Links.Neighs = slices.DeleteFunc(slices.Clone(r.c.Links.Neighs),
+			func(n link.Neigh) bool { return n.Dev == gone.Dev && n.Addr.Is4() })
+	}
+}
+
+// nameOf is the name of an interface.
+func (r *reader) nameOf(dev packet.Dev) string {
+	for i := range r.c.Links.Links {
+		if l := &r.c.Links.Links[i]; l.Index == dev {
+			return l.Name
+		}
+	}
+	return ""
 }
 
 // addrCommand reads an address as it is typed.

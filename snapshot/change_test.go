@@ -36,6 +36,12 @@ var changes = []string{
 	"ip rule del pref 100",
 	"ip addr del 10.4.0.1/24 dev b",
 	"ip addr add 10.7.0.1/24 dev b; ip route add 10.8.0.0/16 via 10.7.0.9",
+	"ip route add 10.20.0.0/16 dev a src 10.7.0.1; ip route add 10.12.0.0/16 via 10.7.0.9 table 88",
+	"ip addr add 10.11.0.1/24 dev b; ip addr add 10.11.0.2/24 dev b; ip addr add 10.15.0.1/24 dev b",
+	"ip addr del 10.11.0.1/24 dev b", // its secondaries go too
+	"ip addr del 10.15.0.1/24 dev b", // others stay
+	"ip route add 10.14.0.0/16 dev b table 88",
+	"ip addr del 10.7.0.1/24 dev b", // the last one takes all routes of the interface along
 }
 
 // TestChangesKernel types commands in a namespace and on a snapshot of it: afterwards a

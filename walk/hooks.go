@@ -180,3 +180,18 @@ func (h *Host) use(name string) {
 	h.conntrackUsed = h.conntrackUsed || trackers[name]
 	h.defragUsed = h.defragUsed || defragmenters[name]
 }
+
+// Stage is something that stands at a hook.
+type Stage struct {
+	Priority int
+	Name     string // raw, conntrack, mangle, nat, ipvs ...
+}
+
+// Stages lists what stands at a hook of this host, in the order in which a packet meets it.
+func (h *Host) Stages(hook trace.Hook) []Stage {
+	var out []Stage
+	for _, st := range h.hooks[hook] {
+		out = append(out, Stage{st.priority, st.name})
+	}
+	return out
+}

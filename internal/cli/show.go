@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -43,6 +44,7 @@ func (n *node) show(w io.Writer) {
 	fmt.Fprintf(w, "%s  (Linux %d.%d, %d Hz)\n", n.Name, n.Kernel.Major, n.Kernel.Minor, n.HZ)
 	n.showLinks(w)
 	n.showTables(w)
+	n.showHooks(w)
 	n.showRoutes(w)
 	n.showServices(w)
 	c := n.Config()
@@ -87,14 +89,29 @@ func (n *node) showLinks(w io.Writer) {
 	}
 }
 
+// showHooks lists what stands at each hook, with its priority.
+func (n *node) showHooks(w io.Writer) {
+	for hook := trace.Prerouting; hook <= trace.Postrouting; hook++ {
+		var names []string
+		for _, s := range n.Stages(hook) {
+			if s.Name != "confirm" { // the end of conntrack's work, behind all others
+				names = append(names, fmt.Sprintf("%s %d", s.Name, s.Priority))
+			}
+		}
+		if len(names) > 0 {
+			fmt.Fprintf(w, "hook         %-11s %s\n", hook, strings.Join(names, ", "))
+		}
+	}
+}
+
 func (n *node) showTables(w io.Writer) {
 	for _, p := range n.Programs() {
 		rules, chains := 0, len(p.Source.Chains)
 		for _, c := range p.Source.Chains {
 			rules += len(c.Rules)
 		}
-		fmt.Fprintf(w, "table        %s %s (%s): %d chains, %d rules\n", p.Family, p.Name, p.Backend,
-			chains, rules)
+		fmt.Fprintf(w, "table        %s %s (%s): %d chains, %s\n", p.Family, p.Name, p.Backend,
+			chains, plural(rules, "rule", "rules"))
 		fmt.Fprintf(w, "             %s\n", usage(p.Source))
 	}
 }

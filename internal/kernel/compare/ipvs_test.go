@@ -75,6 +75,7 @@ func (d *director) save() string {
 				" -b S-fallback,S-port"), "S-", scheduler+"-")
 		}
 		b.WriteString(line + "\n")
+		own := d.IntN(6) == 0 // the director is one of its servers
 		for _, host := range d.Perm(3)[:1+d.IntN(3)] {
 			method := one(d.Rand, "-m", "-m", "-m", "-g", "-i", "-i --tun-type gre",
 				"-i --tun-type gue --tun-port 6080")
@@ -83,8 +84,8 @@ func (d *director) save() string {
 				rport += 8000
 			}
 			real := fmt.Sprintf("10.1.0.%d", 9+host)
-			if method == "-m" && d.IntN(8) == 0 {
-				real = "10.1.0.1" // the director itself
+			if own && method == "-m" {
+				real, own = "10.1.0.1", false
 			}
 			line := fmt.Sprintf("-a %s -r %s:%d %s -w %d", name, real, rport, method, d.IntN(4))
 			if d.IntN(4) == 0 {
