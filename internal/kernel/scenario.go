@@ -110,7 +110,7 @@ type Delivery struct {
 	Host string `json:"host,omitempty"`
 	Dev  string `json:"dev"`
 	Mark uint32 `json:"mark,omitempty"`
-	// Early packets were seen before nat INPUT, which may have given them another source: a
+	// Early packets were seen before IPVS and nat INPUT, which may have given them other ends: a
 	// kernel without nf_tables shows no more of what no raw socket gets.
 	Early bool `json:"early,omitempty"`
 }

@@ -16,7 +16,7 @@ type bits struct {
 	dev   string
 	ip    int // where the IP header is
 	bytes []byte
-	early bool // seen before nat INPUT could give it another source
+	early bool // seen before IPVS and nat INPUT could give it other ends
 }
 
 func (b bits) text() string {
@@ -103,8 +103,8 @@ func (m *mask) same(got, want bits) bool {
 		hideID(w, quoted(w, want.ip), false)
 	}
 	if want.early {
-		hideSource(g)
-		hideSource(w)
+		hideEnds(g)
+		hideEnds(w)
 	}
 	return bytes.Equal(g, w)
 }
@@ -118,14 +118,14 @@ func quoted(b []byte, at int) int {
 	return at + int(b[at]&0xf)*4 + icmpHeader
 }
 
-// hideSource clears what SNAT in INPUT changes of an IP packet: the source, the source
-// port and checksums. It takes the first words behind the header whole.
-func hideSource(b []byte) {
+// hideEnds clears what IPVS and SNAT in INPUT change of an IP packet: addresses, ports and
+// checksums. It takes the first words behind the header whole.
+func hideEnds(b []byte) {
 	const words = 12 // SCTP's checksum ends there
 	if !isIP4(b, 0) {
 		return
 	}
-	clear(b[10:16])
+	clear(b[10:20])
 	at := min(int(b[0]&0xf)*4, len(b))
 	clear(b[at:min(at+words, len(b))])
 }
