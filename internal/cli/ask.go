@@ -162,7 +162,31 @@ func (l *hosts) assumed(j *lab.Journey) []string {
 			out = append(out, a)
 		}
 	}
-	return append(append(out, j.Inferred...), borrowed(j)...)
+	return slices.Concat(out, j.Inferred, borrowed(j), tunnelled(j))
+}
+
+// tunnels are the kinds of interface that send what they get on in packets of their own.
+var tunnels = []string{"ipip", "sit", "gre", "gretap", "erspan", "vti", "ip6tnl", "vxlan", "geneve",
+	"wireguard"}
+
+// tunnelled tells of packets that left by an interface which wraps them: the outer packet is
+// not walked.
+func tunnelled(j *lab.Journey) []string {
+	var out []string
+	for _, l := range j.Legs {
+		for _, e := range l.Trace.Events {
+			t, ok := e.(*trace.Transmit)
+			if !ok {
+				continue
+			}
+			dev := l.Host.Links.ByIndex(t.Dev)
+			if dev != nil && slices.Contains(tunnels, dev.Kind) {
+				out = append(out, fmt.Sprintf("%s: what %s (%s) makes of the packet is not walked: it is shown "+
+					"as it enters the tunnel", l.Host.Name, dev.Name, dev.Kind))
+			}
+		}
+	}
+	return out
 }
 
 // borrowed tells what is assumed of addresses that MASQUERADE took.
