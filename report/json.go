@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
+	"strings"
 
 	"github.com/hookpath/hookpath/field"
 	"github.com/hookpath/hookpath/trace"
@@ -485,7 +486,16 @@ func (n names) failed(e *trace.Skip) string {
 	if e.Failed == nil {
 		return ""
 	}
-	return n.pred(e.Failed)
+	text := n.pred(e.Failed)
+	if e.Match < 0 || e.Failed.Op == field.OpIn {
+		return text
+	}
+	// The test of an extension in code reads several fields: which extension it is says more.
+	rules := n.h.Program(e.Ref.Table).Source.Chains[e.Ref.Chain].Rules
+	if i := e.Ref.Rule - 1; i >= 0 && i < len(rules) && e.Match < len(rules[i].Matches) {
+		return "-m " + rules[i].Matches[e.Match].Ext.Name + ": " + text
+	}
+	return text
 }
 
 // pred names the fields that a predicate asks.
@@ -501,8 +511,12 @@ func (n names) pred(p *field.Pred) string {
 		}
 		return "never matches"
 	case field.OpDerived, field.OpCall:
+		var names []string
 		for _, id := range p.Fn.Reads() {
-			return id.String()
+			names = append(names, id.String())
+		}
+		if len(names) > 0 {
+			return strings.Join(names, ", ")
 		}
 	}
 	return "a test in code"
