@@ -52,12 +52,18 @@ type LabHost struct {
 
 // Bounds of a lab.
 const (
-	maxLabHosts = 250
-	maxLabPorts = 200
+	maxLabFile     = 1 << 20 // bytes
+	maxLabHosts    = 250
+	maxLabPorts    = 200
+	maxLabCommands = 2000 // of one host: a large one is a snapshot
 )
 
 // ParseLab reads lab.yaml. A key that it does not have is an error.
 func ParseLab(file string, data []byte) (*Lab, error) {
+	if len(data) > maxLabFile {
+		return nil, fmt.Errorf("%s: more than %d bytes: large hosts belong into snapshots beside it", file,
+			maxLabFile)
+	}
 	var l Lab
 	if err := yaml.UnmarshalStrict(data, &l); err != nil {
 		return nil, fmt.Errorf("%s: %s", file, plainYAML(err))
@@ -100,6 +106,9 @@ func (l *Lab) check() error {
 		if h == nil {
 			l.Hosts[name] = &LabHost{}
 			continue
+		}
+		if len(h.Commands) > maxLabCommands {
+			return fmt.Errorf("hosts: %s: commands: more than %d: make it a snapshot", name, maxLabCommands)
 		}
 		for dev, kind := range h.Devices {
 			if !devPattern.MatchString(dev) || !slices.Contains(deviceKinds, kind) {

@@ -21,6 +21,8 @@ func TestParseLab(t *testing.T) {
 		{"hosts: {a: }\nlinks: [[a:eth0, eth1]]", `links 1: "eth1" is not HOST:INTERFACE`},
 		{"hosts: {a: }\nswitches: {s: [a:eth0]}\noutside: [a:eth0]",
 			"outside: a:eth0 is on switches s already"},
+		{"hosts: {a: {commands: [" + strings.Repeat("x,", 2001) + "]}}", "more than 2000: make it a snapshot"},
+		{strings.Repeat("#", 2<<20), "more than 1048576 bytes"},
 		{"\t", "found character that cannot start any token"},
 	} {
 		_, err := ParseLab("f", []byte(c.yaml))
