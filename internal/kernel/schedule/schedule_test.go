@@ -213,8 +213,8 @@ func pass(table *ipvs.Table, w *world.World, p sent) ipvs.ConnID {
 	return d.Conn
 }
 
-// boot boots a machine that ends with the test.
-func boot(t *testing.T) *uml.Machine {
+// boot boots a machine that ends with the test, of so many MiB; zero is the usual size.
+func boot(t *testing.T, memory int) *uml.Machine {
 	t.Helper()
 	if err := uml.Usable(); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -222,7 +222,7 @@ func boot(t *testing.T) *uml.Machine {
 		}
 		t.Skip("SKIP:", err)
 	}
-	m, err := uml.Boot(t.Context(), uml.Options{})
+	m, err := uml.Boot(t.Context(), uml.Options{Memory: memory})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ const packetsEach = 100
 // compares the connections that both have then: who has which server, in which state. Debian
 // builds this kernel without twos.
 func TestAgreement(t *testing.T) {
-	m := boot(t)
+	m := boot(t, 0)
 	seed := seed()
 	fmt.Printf("HOOKPATH_SEED=%d\n", seed)
 	for _, c := range []struct {
@@ -322,4 +322,29 @@ func (y *tally) compare(t *testing.T, m *uml.Machine, trials []trial) {
 	}
 	y.decisions += len(owner)
 	y.served += len(got)
+}
+
+// TestManyConnections fills one wlc service with connections that last: all are where the
+// kernel has them, so that its counts are the same. With HOOKPATH_SOAK there are 100,000.
+func TestManyConnections(t *testing.T) {
+	const flags, ack = 33, 16
+	m := boot(t, 2048)
+	seed, n := seed(), 1000
+	if os.Getenv("HOOKPATH_SOAK") != "" {
+		n = 100_000
+	}
+	fmt.Printf("HOOKPATH_SEED=%d\n", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	service := draw(r, "wlc", 0, 12, 0)
+	for range n {
+		fresh := trial{service: service.service}
+		syn := fresh.next(r)
+		established := syn
+		established.Bytes = slices.Clone(syn.Bytes)
+		established.Bytes[flags] = ack
+		service.packets = append(service.packets, syn, established)
+	}
+	var y tally
+	y.compare(t, m, []trial{service})
+	t.Logf("%d connections, %d with a server", y.decisions, y.served)
 }
