@@ -164,7 +164,7 @@ func (g *guest) handleRun(run *kernel.Run, q *request, r *reply) (err error) {
 }
 
 // programTime bounds a program inside the machine.
-const programTime = time.Minute
+const programTime = 5 * time.Minute
 
 func (g *guest) exec(q *request, r *reply) error {
 	ctx, cancel := context.WithTimeout(context.Background(), programTime)
