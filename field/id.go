@@ -130,5 +130,25 @@ var infos = [NumIDs]info{
 // String returns the name that depends-on lines and JSON use.
 func (id ID) String() string { return infos[id].name }
 
+// Opposite is what a field is called on the way back: a source is a destination there. Other
+// fields are themselves.
+func (id ID) Opposite() ID {
+	switch id {
+	case Src:
+		return Dst
+	case Dst:
+		return Src
+	case SrcPort:
+		return DstPort
+	case DstPort:
+		return SrcPort
+	case SrcType:
+		return DstType
+	case DstType:
+		return SrcType
+	}
+	return id
+}
+
 // Bits is the width of the field's values.
 func (id ID) Bits() int { return int(infos[id].bits) }

@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/hookpath/hookpath/demos"
 	"github.com/hookpath/hookpath/lab"
-	"github.com/hookpath/hookpath/packet"
-	"github.com/hookpath/hookpath/snapshot"
 	"github.com/hookpath/hookpath/trace"
 	"github.com/hookpath/hookpath/walk"
 	"github.com/hookpath/hookpath/world"
@@ -18,50 +15,24 @@ import (
 // over client, director and real server. The director has 10,000 services of ten real
 // servers each.
 func BenchmarkRoundTrip(b *testing.B) {
-	fsys, err := demos.Lab("lvs-nat")
-	if err != nil {
-		b.Fatal(err)
-	}
-	dirs, err := snapshot.ReadFS(fsys, "lvs-nat")
-	if err != nil {
-		b.Fatal(err)
-	}
-	l := &lab.Lab{}
+	dirs := demoDirs(b, "lvs-nat")
 	for _, d := range dirs {
 		if d.Name == "director" {
 			d.Files["ipvsadm-save"] = append(d.Files["ipvsadm-save"], services(10_000)...)
 		}
-		cfg, err := d.Config(snapshot.Options{Now: now})
-		if err != nil {
-			b.Fatal(err)
-		}
-		h, _, err := walk.Build(cfg)
-		if err != nil {
-			b.Fatal(err)
-		}
-		l.Hosts = append(l.Hosts, h)
 	}
-	s, err := packet.ParseSentence("tcp 192.168.2.254:40000 to 192.168.2.110:80 out")
-	if err != nil {
-		b.Fatal(err)
-	}
-	s.Complete()
-	ip, err := s.Packet()
-	if err != nil {
-		b.Fatal(err)
-	}
+	l := hosts(b, dirs)
+	ip := spoken(b, "tcp 192.168.2.254:40000 to 192.168.2.110:80 out")
 	q := &lab.Question{Host: l.Hosts[0], Local: &walk.Local{IP: ip}, Now: now, Reply: true, Data: true}
 	from := l.Start()
 	b.ReportAllocs()
 	for b.Loop() {
 		j := l.Walk(q, from, &world.Dice{})
-		if host, how, _ := last(j); j.Err != nil || j.DataSKB == 0 || how != trace.Delivered {
+		if host, how, _ := ended(j, j.DataSKB); j.Err != nil || j.DataSKB == 0 || how != trace.Delivered {
 			b.Fatal(host, how, j.Err)
 		}
 	}
 }
-
-func last(j *lab.Journey) (string, trace.Result, trace.Why) { return ended(j, j.DataSKB) }
 
 // services are ipvsadm's lines of many services.
 func services(n int) []byte {

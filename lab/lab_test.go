@@ -16,7 +16,7 @@ import (
 const now = world.Instant(1_750_000_000 * world.Second)
 
 // build makes the lab of a lab.yaml.
-func build(t *testing.T, yaml string) *lab.Lab {
+func build(t testing.TB, yaml string) *lab.Lab {
 	t.Helper()
 	dirs, err := snapshot.ReadFS(fstest.MapFS{"lab.yaml": {Data: []byte(yaml)}}, "test")
 	if err != nil {
@@ -25,7 +25,12 @@ func build(t *testing.T, yaml string) *lab.Lab {
 	return hosts(t, dirs)
 }
 
-func demo(t *testing.T, name string) *lab.Lab {
+func demo(t testing.TB, name string) *lab.Lab {
+	t.Helper()
+	return hosts(t, demoDirs(t, name))
+}
+
+func demoDirs(t testing.TB, name string) []*snapshot.Dir {
 	t.Helper()
 	fsys, err := demos.Lab(name)
 	if err != nil {
@@ -35,10 +40,10 @@ func demo(t *testing.T, name string) *lab.Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return hosts(t, dirs)
+	return dirs
 }
 
-func hosts(t *testing.T, dirs []*snapshot.Dir) *lab.Lab {
+func hosts(t testing.TB, dirs []*snapshot.Dir) *lab.Lab {
 	t.Helper()
 	l := &lab.Lab{}
 	for _, d := range dirs {
@@ -55,8 +60,7 @@ func hosts(t *testing.T, dirs []*snapshot.Dir) *lab.Lab {
 	return l
 }
 
-// send walks what a program on a host sends.
-func send(t *testing.T, l *lab.Lab, host, sentence string, dice *world.Dice) *lab.Journey {
+func spoken(t testing.TB, sentence string) []byte {
 	t.Helper()
 	s, err := packet.ParseSentence(sentence)
 	if err != nil {
@@ -67,6 +71,13 @@ func send(t *testing.T, l *lab.Lab, host, sentence string, dice *world.Dice) *la
 	if err != nil {
 		t.Fatal(err)
 	}
+	return ip
+}
+
+// send walks what a program on a host sends.
+func send(t *testing.T, l *lab.Lab, host, sentence string, dice *world.Dice) *lab.Journey {
+	t.Helper()
+	ip := spoken(t, sentence)
 	for _, h := range l.Hosts {
 		if h.Name != host {
 			continue
@@ -82,7 +93,7 @@ func send(t *testing.T, l *lab.Lab, host, sentence string, dice *world.Dice) *la
 	return nil
 }
 
-// ended is where and how a packet ended, over its way through tunnels.
+// ended is where and how a packet ended: the last that was told of it.
 func ended(j *lab.Journey, skb int) (host string, how trace.Result, why trace.Why) {
 	for _, o := range j.Outcomes {
 		if o.SKB == skb {

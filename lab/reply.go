@@ -69,8 +69,8 @@ func (j *Journey) talk() {
 		l.IP = data
 		j.q.Host.Send(k, l)
 	case j.q.Local == nil && o.Result == trace.Transmitted:
-		j.q.Host.Receive(k, j.q.In, append(slices.Clone(j.q.Frame[:len(j.q.Frame)-len(packetIn(j.q.Frame))]),
-			data...))
+		f := j.q.Frame
+		j.q.Host.Receive(k, j.q.In, packet.Frame(packet.MAC(f[:6]), packet.MAC(f[6:12]), data))
 	default:
 		return
 	}
@@ -126,10 +126,8 @@ func (j *Journey) end(skb int) *Outcome {
 		if o.SKB != skb {
 			continue
 		}
-		if o.Why == "encapsulated" || o.Why == "decapsulated" {
-			if next := j.child(skb); next > skb {
-				return j.end(next)
-			}
+		if next := j.child(skb); o.WentOn() && next > skb {
+			return j.end(next)
 		}
 		return o
 	}
@@ -140,15 +138,8 @@ func (j *Journey) end(skb int) *Outcome {
 func (j *Journey) child(skb int) int {
 	for _, l := range j.Legs {
 		for _, e := range l.Trace.Events {
-			switch e := e.(type) {
-			case *trace.LocalOut:
-				if e.Parent == skb {
-					return e.SKB
-				}
-			case *trace.Receive:
-				if e.Parent == skb {
-					return e.SKB
-				}
+			if made, of := trace.Made(e); of == skb {
+				return made
 			}
 		}
 	}

@@ -79,17 +79,29 @@ func (b *Branch) Main() *Outcome { return b.end(1) }
 // end is the outcome of a packet. One that went into a tunnel, or came out of one, goes on as
 // another.
 func (b *Branch) end(skb int) *Outcome {
+	way := b.way(skb)
+	return b.outcome(way[len(way)-1])
+}
+
+// way is a packet and those that tunnels made of it.
+func (b *Branch) way(skb int) []int {
+	out := []int{skb}
+	for {
+		o := b.outcome(skb)
+		next := b.child(skb)
+		if o == nil || !o.WentOn() || next <= skb {
+			return out
+		}
+		skb = next
+		out = append(out, skb)
+	}
+}
+
+func (b *Branch) outcome(skb int) *Outcome {
 	for i := range b.Outcomes {
-		o := &b.Outcomes[i]
-		if o.SKB != skb {
-			continue
+		if b.Outcomes[i].SKB == skb {
+			return &b.Outcomes[i]
 		}
-		if o.Why == "encapsulated" || o.Why == "decapsulated" {
-			if next := b.child(skb); next > skb {
-				return b.end(next)
-			}
-		}
-		return o
 	}
 	return nil
 }
@@ -97,15 +109,8 @@ func (b *Branch) end(skb int) *Outcome {
 // child is the packet that was made of another one, zero for none.
 func (b *Branch) child(skb int) int {
 	for i := range b.Steps {
-		switch e := b.Steps[i].Event.(type) {
-		case *trace.LocalOut:
-			if e.Parent == skb {
-				return e.SKB
-			}
-		case *trace.Receive:
-			if e.Parent == skb {
-				return e.SKB
-			}
+		if made, of := trace.Made(b.Steps[i].Event); of == skb {
+			return made
 		}
 	}
 	return 0
@@ -132,14 +137,9 @@ func (b *Branch) Flows() bool {
 }
 
 func (b *Branch) answered() bool {
-	for i := range b.Outcomes {
-		o := &b.Outcomes[i]
-		if o.SKB == b.Reply && (o.Result == trace.Transmitted || o.Result == trace.Delivered ||
-			o.Why == "no-listener") {
-			return true
-		}
-	}
-	return false
+	o := b.end(b.Reply)
+	return o != nil && (o.Result == trace.Transmitted || o.Result == trace.Delivered ||
+		o.Why == "no-listener")
 }
 
 // names looks up what an event refers to.

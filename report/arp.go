@@ -110,6 +110,14 @@ func (b *Branch) rivals() *cause {
 	return nil
 }
 
+// raced is the cause where the wrong one of several answered first.
+func (f *finder) raced() []cause {
+	if c := f.b.rivals(); c != nil {
+		return []cause{*c}
+	}
+	return nil
+}
+
 // silence keeps hosts from answering for an address that another of their interfaces has:
 // a real server of direct routing has it on lo.
 func silence(addr packet.Addr, who []voice) []Fix {

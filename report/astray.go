@@ -36,22 +36,19 @@ func (b *Branch) strays() *stray {
 	if b.Reply == 0 || asked == nil || !asked.Is4() {
 		return nil
 	}
-	for i := range b.Outcomes {
-		o := &b.Outcomes[i]
-		if o.SKB != b.Reply || o.Result != trace.Transmitted && o.Result != trace.Delivered &&
-			o.Why != "no-listener" {
-			continue
-		}
-		l := b.look(o.SKB)
-		_, dport, _ := asked.Ports()
-		if l.Src.IsZero() || l.Src == asked.Dst() &&
-			(!l.HasPorts || l.SPort == dport || l.Free&packet.FreeSrcPort != 0) {
-			continue
-		}
-		return &stray{trace.Endpoint{Addr: asked.Dst(), Port: dport},
-			trace.Endpoint{Addr: l.Src, Port: l.SPort}, b.answerer()}
+	o := b.end(b.Reply)
+	if o == nil || o.Result != trace.Transmitted && o.Result != trace.Delivered &&
+		o.Why != "no-listener" {
+		return nil
 	}
-	return nil
+	l := b.look(o.SKB)
+	_, dport, _ := asked.Ports()
+	if l.Src.IsZero() || l.Src == asked.Dst() &&
+		(!l.HasPorts || l.SPort == dport || l.Free&packet.FreeSrcPort != 0) {
+		return nil
+	}
+	return &stray{trace.Endpoint{Addr: asked.Dst(), Port: dport},
+		trace.Endpoint{Addr: l.Src, Port: l.SPort}, b.answerer()}
 }
 
 // answerer is the host that the answer set off from; empty without one.

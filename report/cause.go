@@ -19,8 +19,8 @@ type cause struct {
 // causes lists what the way of a packet has that often is not meant.
 func (b *Branch) causes(skb int) []cause {
 	var out []cause
-	for _, f := range []func(*finder) []cause{(*finder).bypassed, (*finder).entry, (*finder).marks,
-		(*finder).gotos} {
+	for _, f := range []func(*finder) []cause{(*finder).raced, (*finder).bypassed, (*finder).entry,
+		(*finder).marks, (*finder).gotos} {
 		out = append(out, f(&finder{b, skb})...)
 	}
 	return out

@@ -79,12 +79,7 @@ func (b *Branch) bad() *Outcome {
 	if !b.Flows() {
 		return b.end(b.Data)
 	}
-	for i := range b.Outcomes {
-		if b.Outcomes[i].SKB == b.Reply {
-			return &b.Outcomes[i]
-		}
-	}
-	return nil
+	return b.end(b.Reply)
 }
 
 // mends are commands that fit the reason of an outcome.

@@ -16,8 +16,7 @@ func (a *Answer) Lines() []byte {
 		b := &a.Branches[i]
 		for j := range b.Outcomes {
 			o := &b.Outcomes[j]
-			if o.Result == trace.Absorbed && o.SKB != 1 && passing(o.Why) || o.Why == "encapsulated" ||
-				o.Why == "decapsulated" {
+			if o.Result == trace.Absorbed && o.SKB != 1 && passing(o.Why) || o.WentOn() {
 				continue
 			}
 			if len(a.Branches) > 1 {

@@ -69,7 +69,7 @@ func (p *page) colour(code, text string) string {
 func (p *page) wrap(first string, indent int, text string) {
 	room := max(p.Width-indent, 20)
 	p.WriteString(first)
-	for i, line := range wrapText(text, room) {
+	for i, line := range wrapText(text, room, max(len(first)-indent, 0)) {
 		if i > 0 {
 			p.WriteString(strings.Repeat(" ", indent))
 		}
@@ -83,23 +83,24 @@ func Wrap(text string, width int) string {
 	if width == 0 {
 		width = 100
 	}
-	return strings.Join(wrapText(text, width), "\n") + "\n"
+	return strings.Join(wrapText(text, width, 0), "\n") + "\n"
 }
 
-// wrapText cuts text into lines of at most n bytes, at blanks where that is
-// possible. It returns at least one line.
-func wrapText(text string, n int) []string {
+// wrapText cuts text into lines of at most n bytes, the first one of less fewer, at blanks
+// where that is possible. It returns at least one line.
+func wrapText(text string, n, less int) []string {
 	var out []string
+	used := less
 	line := ""
 	for _, w := range strings.Fields(text) {
 		switch {
 		case line == "":
 			line = w
-		case len(line)+1+len(w) <= n:
+		case used+len(line)+1+len(w) <= n:
 			line += " " + w
 		default:
 			out = append(out, line)
-			line = w
+			line, used = w, 0
 		}
 	}
 	return append(out, line)
@@ -188,7 +189,8 @@ func summary(groups []verdictGroup) (string, int) {
 
 func (p *page) headline(word string, good int, text string) {
 	code := [...]string{red, yellow, green}[good+1]
-	p.wrap(p.colour(code, fmt.Sprintf("%-9s", word))+" ", 10, text)
+	p.WriteString(p.colour(code, fmt.Sprintf("%-9s", word)) + " ")
+	p.wrap("", 10, text)
 }
 
 func (p *page) whereWhy(v verdict) {

@@ -17,28 +17,34 @@ func (p *page) where(a *Answer) {
 	if len(a.Branches) == 0 {
 		return
 	}
-	rows := a.Branches[0].rows()
-	head := row{"where", "in", "out", "source", "destination", "mark", "ct"}
+	rows := append([]row{{"where", "in", "out", "source", "destination", "mark", "ct"}},
+		a.Branches[0].rows()...)
 	width := [7]int{}
-	for _, r := range append([]row{head}, rows...) {
+	for _, r := range rows {
 		for i, s := range r {
 			width[i] = max(width[i], len(s))
+		}
+	}
+	first := 1 // one host alone needs no name
+	for _, r := range rows[1:] {
+		if r[0] != rows[1][0] {
+			first = 0
 		}
 	}
 	p.WriteByte('\n')
 	if len(a.Branches) > 1 {
 		p.WriteString("the most probable way:\n")
 	}
-	for i, r := range append([]row{head}, rows...) {
+	for i, r := range rows {
 		text := ""
-		for k, s := range r {
-			text += fmt.Sprintf("%-*s  ", width[k], s)
+		for k := first; k < len(r)-1; k++ {
+			text += fmt.Sprintf("%-*s  ", width[k], r[k])
 		}
-		text = strings.TrimRight(text, " ")
 		if i == 0 {
-			text = p.colour(dim, text)
+			p.WriteString(p.colour(dim, text+r[6]) + "\n")
+			continue
 		}
-		p.WriteString(text + "\n")
+		p.wrap(text, len(text), r[6])
 	}
 }
 
@@ -57,25 +63,6 @@ func (b *Branch) rows() []row {
 		t.add(names{o.Host}, "held")
 	}
 	return t.rows
-}
-
-// way is a packet and those that tunnels made of it.
-func (b *Branch) way(skb int) []int {
-	out := []int{skb}
-	for {
-		last := out[len(out)-1]
-		next := 0
-		for i := range b.Outcomes {
-			o := &b.Outcomes[i]
-			if o.SKB == last && (o.Why == "encapsulated" || o.Why == "decapsulated") {
-				next = b.child(last)
-			}
-		}
-		if next <= last {
-			return out
-		}
-		out = append(out, next)
-	}
 }
 
 // tabling makes the rows.

@@ -92,12 +92,10 @@ func (b *Branch) broken(v verdict) verdict {
 		v.place, v.why = n.place(b, o), n.why(b, o)
 		return v
 	}
-	for i := range b.Outcomes {
-		if o := &b.Outcomes[i]; o.SKB == b.Reply {
-			n := names{o.Host}
-			v.text += " The answer does not come back."
-			v.place, v.why = n.place(b, o), n.why(b, o)
-		}
+	if o := b.end(b.Reply); o != nil {
+		n := names{o.Host}
+		v.text += " The answer does not come back."
+		v.place, v.why = n.place(b, o), n.why(b, o)
 	}
 	return v
 }

@@ -25,8 +25,10 @@ type teller struct {
 	spoke bool   // the present stage has printed a line
 	reply bool
 	data  bool
-	main  *Outcome
-	arp   asking
+	// wrapped is set between a tunnel and the outer packet, which answers nobody.
+	wrapped bool
+	main    *Outcome
+	arp     asking
 }
 
 // lines tells the walk of a branch.
@@ -304,6 +306,9 @@ func (t *teller) nat(e *trace.NAT) {
 	what := "" // the rule of the line before chose it
 	if !t.spoke {
 		what = "nat" // a connection that is translated already
+		if t.table == "ipvs" {
+			what = "ipvs"
+		}
 	}
 	t.speak(what, side+" "+endpoint(e.From)+" -> "+endpoint(e.To))
 	t.out[len(t.out)-1].detail = true
@@ -334,9 +339,10 @@ func (t *teller) decision(s *Step) {
 		t.add(t.n.dev(e.Dev)+" out", "", "%s", packetText(e.Frame, true, free))
 	case *trace.LocalOut:
 		where := "sends"
-		if e.Parent != 0 {
+		if e.Parent != 0 && !t.wrapped {
 			where = "answers"
 		}
+		t.wrapped = false
 		t.add(where, "", "%s", packetText(e.Frame, false, 0))
 	case *trace.Deliver:
 		to := socketText(s.Host, s.World, e.Socket)
@@ -356,6 +362,7 @@ func (t *teller) decision(s *Step) {
 		t.add("tunnel", e.Method, "the packet in it goes on as received by %s", t.n.dev(e.Dev))
 	case *trace.Encap:
 		t.add("tunnel", e.Method, "%s > %s", e.From, e.To)
+		t.wrapped = true
 	case *trace.Fragment:
 		t.add("fragments", "", "%d pieces for MTU %d", e.Pieces, e.MTU)
 	case *trace.Reassemble:

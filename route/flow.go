@@ -108,21 +108,17 @@ const (
 var forward = [...]field.ID{field.Src, field.Dst, field.SrcPort, field.DstPort, field.Proto,
 	field.TOS}
 
-// swapped are their names on the way back.
-var swapped = [...]field.ID{field.Dst, field.Src, field.DstPort, field.SrcPort, field.Proto,
-	field.TOS}
-
 // fold notes what a flow's lookup looked at in the names of the packet.
 func (f *Flow) fold(to *field.Deps, r role) {
 	if to == nil || f.deps == nil {
 		return
 	}
-	names := forward
-	if r == asReverse || r == asReverseMark {
-		names = swapped
-	}
-	for i, id := range forward {
-		to.Note(names[i], f.deps[id])
+	for _, id := range forward {
+		name := id
+		if r == asReverse || r == asReverseMark {
+			name = id.Opposite()
+		}
+		to.Note(name, f.deps[id])
 	}
 	if !f.deps[field.SrcPort].Or(f.deps[field.DstPort]).IsZero() { // who has ports at all
 		to.Note(field.Proto, field.Ones(field.Proto.Bits()))

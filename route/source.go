@@ -70,7 +70,7 @@ func (f *FIB) reverse(a *Arrival, q sourceQuestion) (Flow, role) {
 	if f.dissect {
 		fl.Proto, fl.SPort, fl.DPort = a.Proto, a.DPort, a.SPort
 		if a.open != field.None {
-			fl.Ask, fl.Unknown = farSide{a.ask}, otherPort(a.open)
+			fl.Ask, fl.Unknown = farSide{a.ask}, a.open.Opposite()
 		}
 	}
 	if !q.in.Conf.SrcValidMark {
@@ -85,22 +85,12 @@ type farSide struct{ field.Source }
 
 // Field implements field.Source.
 func (s farSide) Field(id field.ID) (field.Value, field.Status) {
-	return s.Source.Field(otherPort(id))
+	return s.Source.Field(id.Opposite())
 }
 
 // Decide implements field.Source.
 func (s farSide) Decide(id field.ID, set *field.Set) bool {
-	return s.Source.Decide(otherPort(id), set)
-}
-
-func otherPort(id field.ID) field.ID {
-	switch id {
-	case field.SrcPort:
-		return field.DstPort
-	case field.DstPort:
-		return field.SrcPort
-	}
-	return id
+	return s.Source.Decide(id.Opposite(), set)
 }
 
 // validateFully looks up the way back.

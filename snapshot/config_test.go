@@ -136,7 +136,7 @@ func TestForeign(t *testing.T) {
 func TestCorpus(t *testing.T) {
 	root := os.Getenv("HOOKPATH_CORPUS")
 	if root == "" {
-		t.Skip("HOOKPATH_CORPUS is not set: no corpus to read")
+		t.Skip("SKIP: HOOKPATH_CORPUS is not set: no corpus to read")
 	}
 	index, err := os.ReadFile(filepath.Join(root, "INDEX.tsv"))
 	if err != nil {

@@ -462,6 +462,25 @@ func (r Result) String() string {
 	return [...]string{"transmitted", "delivered", "dropped", "rejected", "absorbed"}[r]
 }
 
+// Made tells which packet begins with an event that was made of another one (a tunnel's, a
+// copy, an answer): both numbers, zero where none was.
+func Made(e Event) (skb, of int) {
+	switch e := e.(type) {
+	case *LocalOut:
+		skb, of = e.SKB, e.Parent
+	case *Receive:
+		skb, of = e.SKB, e.Parent
+	}
+	if of == 0 {
+		return 0, 0
+	}
+	return skb, of
+}
+
+// WentOn tells whether the packet did not end: it went into a tunnel or came out of one, and
+// goes on as another packet.
+func (o *Outcome) WentOn() bool { return o.Why == "encapsulated" || o.Why == "decapsulated" }
+
 // Outcome is how one packet of the walk ended.
 type Outcome struct {
 	Result Result

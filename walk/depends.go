@@ -86,7 +86,7 @@ func (v view) field(id field.ID) field.ID {
 		return field.None
 	}
 	if v.swapped {
-		return opposite(id)
+		return id.Opposite()
 	}
 	return id
 }
@@ -97,24 +97,6 @@ func (v view) bits(id field.ID, looked field.Value) field.Value {
 		return field.Ones(id.Bits())
 	}
 	return looked
-}
-
-func opposite(id field.ID) field.ID {
-	switch id {
-	case field.Src:
-		return field.Dst
-	case field.Dst:
-		return field.Src
-	case field.SrcPort:
-		return field.DstPort
-	case field.DstPort:
-		return field.SrcPort
-	case field.SrcType:
-		return field.DstType
-	case field.DstType:
-		return field.SrcType
-	}
-	return id
 }
 
 // lookup asks for a route without telling of it; what it hung on is noted.

@@ -97,5 +97,5 @@ func TestCorpus(t *testing.T) {
 	t.Logf("%d rulesets, met %d of %d rules", tally.Scenarios, total.Met, total.Rules)
 	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
 		tally.Packets, tally.Agreed)
-	bound(t, &tally)
+	bound(t, &tally, spare)
 }

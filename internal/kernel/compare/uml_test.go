@@ -63,5 +63,5 @@ func TestAgreementUML(t *testing.T) {
 	}
 	t.Logf("%d scenarios, %d packets, %d packets agreed with the kernel", tally.Scenarios,
 		tally.Packets, tally.Agreed)
-	bound(t, &tally)
+	bound(t, &tally, 0)
 }
