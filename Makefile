@@ -51,7 +51,7 @@ faults:
 # Large counts: random scenarios against this machine's kernel, every seeded
 # fault, and long fuzzing.
 soak:
-	HOOKPATH_SOAK=$(COUNT) tools/test.sh -count=1 -timeout 4h ./...
+	HOOKPATH_SOAK=$(COUNT) tools/test.sh -count=1 -timeout 10h ./...
 	tools/fuzz.sh 60s
 
 bench:

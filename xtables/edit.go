@@ -26,7 +26,7 @@ func (rs *Ruleset) Edit(cmd string, c *Catalog) (table, chain string, err error)
 		return "", "", fmt.Errorf("%q does not begin with a command like -A", cut(cmd))
 	}
 	if p.table = rs.Table(table); p.table == nil {
-		p.startTable(table)
+		p.firstUse(table)
 	}
 	if p.err == nil {
 		p.command(cmd)
@@ -35,6 +35,20 @@ func (rs *Ruleset) Edit(cmd string, c *Catalog) (table, chain string, err error)
 		p.checkJumps()
 	}
 	return table, p.rule.cmd.chain, bare(p.err)
+}
+
+// firstUse makes a table for a command. A legacy table has all its chains at once, those of nft
+// come when they are needed.
+//
+// Kernel: net/ipv4/netfilter/ip_tables.c, ipt_alloc_initial_table.
+func (p *parser) firstUse(table string) {
+	p.startTable(table)
+	if p.err != nil || p.rs.Backend == NFT {
+		return
+	}
+	for _, h := range builtins[table] {
+		p.newChain(h.String())
+	}
 }
 
 // bare is an error without its place: a command has none.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,22 @@ func (h *Host) meta() (meta, error) {
 	return m, nil
 }
 
+// cables are the far ends of the host's devices.
+func (h *host) cables() (map[string][]Port, error) {
+	m, err := h.meta()
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(h.Cables)
+	if all == nil {
+		all = map[string][]Port{}
+	}
+	for dev, l := range m.Links {
+		all[dev] = append(all[dev], Port{l.PeerHost, l.Peer})
+	}
+	return all, nil
+}
+
 // newHost lays a snapshot out. The thread is left in the new namespace.
 func newHost(ctx context.Context, files *Host, backend Backend) (*host, error) {
 	h := &host{Host: files, ns: -1, links: map[int]string{},
@@ -64,7 +81,7 @@ func newHost(ctx context.Context, files *Host, backend Backend) (*host, error) {
 	}
 	h.ns = ns
 	for _, stage := range []func(context.Context) error{
-		h.watch, h.devices, h.configure, h.load, h.number, h.open,
+		h.watch, h.devices, h.configure, h.load, h.setup, h.number, h.open,
 	} {
 		if err := stage(ctx); err != nil {
 			h.close()
@@ -137,6 +154,9 @@ func (h *host) devices(ctx context.Context) error {
 
 // explainBatch puts the failed line of an ip -batch behind its number.
 func explainBatch(err error, text string) error {
+	if err == nil {
+		return nil
+	}
 	var n int
 	at := strings.LastIndex(err.Error(), "Command failed -:")
 	if at < 0 {
@@ -243,6 +263,9 @@ func (h *host) configure(ctx context.Context) error {
 	}
 	if err := writeSysctls(all); err != nil {
 		return fmt.Errorf("%s/%w", h.Name, err)
+	}
+	if len(h.Setup) > 0 { // whose addresses are yet to come
+		return nil
 	}
 	const passing = "addr add 127.77.77.77/32 dev lo\naddr del 127.77.77.77/32 dev lo\n"
 	_, err = tool(ctx, passing, "ip", "-batch", "-")
@@ -353,12 +376,15 @@ func printed(text string) bool {
 func (h *host) number(ctx context.Context) error {
 	h.book = rulebook{chains: map[chainKey]*chain{}}
 	text, backend := h.rulesFile()
-	if !printed(text) {
+	if !printed(text) || len(h.Setup) > 0 {
 		save := map[Backend]string{Legacy: "iptables-legacy-save", NFT: "iptables-nft-save"}
 		var err error
 		if text, err = tool(ctx, "", save[backend]); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
+	}
+	if h.plain && len(h.Setup) > 0 {
+		h.tables = h.tablesMade(text)
 	}
 	if h.plain {
 		text = withoutPlainProbes(text, h.hasTable)

@@ -103,7 +103,7 @@ func oneLine(text []byte) error {
 // frames, so that a TAP device does as well. "" is a network card.
 var etherKinds = []string{"", "veth", "dummy", "tun", "macvlan", "ipvlan", "virt_wifi", "ifb"}
 
-// build says how a link is made: as TAP, as bridge, not at all (lo).
+// build says how a link is made: as TAP, as bridge, as a tunnel of any ends, not at all (lo).
 func (l *ipLink) build(h *Host) (string, error) {
 	switch {
 	case l.Name == "lo" && l.Index == 1:
@@ -114,6 +114,8 @@ func (l *ipLink) build(h *Host) (string, error) {
 		return "tap", nil
 	case l.LinkType == "none" && l.Info.Kind == "tun":
 		return "tun", nil
+	case l.Info.Kind == "ipip":
+		return "ipip", nil
 	}
 	return "", &UnsupportedError{h.Name, "ip-link.json", l.Name,
 		fmt.Sprintf("cannot make a device of kind %q, type %q, index %d",
@@ -133,6 +135,9 @@ func (b *batch) device(l *ipLink, kind string) {
 	if kind == "bridge" {
 		b.line("link add name", l.Name, "index", fmt.Sprint(l.Index), "type bridge",
 			bridgeOptions(l.Info.Data))
+	}
+	if kind == "ipip" {
+		b.line("link add name", l.Name, "index", fmt.Sprint(l.Index), "type ipip")
 	}
 	b.WriteString("link set dev " + l.Name + " mtu " + fmt.Sprint(l.MTU))
 	if kind == "tap" || kind == "bridge" {

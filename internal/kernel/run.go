@@ -79,23 +79,26 @@ func (r *Run) layOut() error {
 	return r.plug()
 }
 
-// plug connects the cables of meta.json.
+// plug connects the cables.
 func (r *Run) plug() error {
 	for _, h := range r.hosts {
-		m, err := h.meta()
+		cables, err := h.cables()
 		if err != nil {
 			return err
 		}
-		for dev, l := range m.Links {
-			t, peer := h.tap(dev), r.host(l.PeerHost)
-			if t == nil || peer == nil || l.PeerHost == "" {
-				continue
+		for dev, peers := range cables {
+			t := h.tap(dev)
+			for _, p := range peers {
+				far := r.host(p.Host)
+				if t == nil || far == nil || p.Host == "" {
+					continue
+				}
+				if far.tap(p.Dev) == nil {
+					return fmt.Errorf("%s: the cable of %s: host %s has no device %q", h.Name, dev, p.Host,
+						p.Dev)
+				}
+				t.peers = append(t.peers, p)
 			}
-			if peer.tap(l.Peer) == nil {
-				return fmt.Errorf("%s/meta.json: %s: host %s has no device %q",
-					h.Name, dev, l.PeerHost, l.Peer)
-			}
-			t.peer = &port{l.PeerHost, l.Peer}
 		}
 	}
 	return nil
@@ -277,7 +280,7 @@ func (r *Run) settle(a *Answer) error {
 // waits for each before the next.
 func (r *Run) cross(frames []crossing, a *Answer) error {
 	for _, c := range frames {
-		if err := r.host(c.to.host).tap(c.to.dev).inject(c.frame); err != nil {
+		if err := r.host(c.to.Host).tap(c.to.Dev).inject(c.frame); err != nil {
 			a.Err = err.Error()
 		}
 		if err := r.backlog.drain(r.ctx); err != nil {
@@ -289,7 +292,7 @@ func (r *Run) cross(frames []crossing, a *Answer) error {
 
 // crossing is a frame on a cable.
 type crossing struct {
-	to    *port
+	to    Port
 	frame []byte
 }
 
@@ -299,11 +302,11 @@ func (r *Run) harvest(a *Answer) ([]crossing, error) {
 	for _, h := range r.hosts {
 		err := h.harvest(r.buf, func(m message) { h.report(m, a) }, func(t *tap, b []byte) {
 			f := Frame{Host: h.Name, Dev: t.name, Bytes: append(Hex(nil), b...),
-				Cabled: t.peer != nil}
+				Cabled: len(t.peers) > 0}
 			a.Out = append(a.Out, f)
 			h.dirty = h.dirty || isARP(b)
-			if t.peer != nil {
-				out = append(out, crossing{t.peer, f.Bytes})
+			for _, p := range t.peers {
+				out = append(out, crossing{p, f.Bytes})
 			}
 		}, a.deliver)
 		if err != nil {

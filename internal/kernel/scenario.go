@@ -49,7 +49,16 @@ func (h *Hex) UnmarshalText(text []byte) error {
 type Host struct {
 	Name  string            `json:"name"`
 	Files map[string]string `json:"files"`
+	// Setup are commands that are typed there when all files are laid out, one after the other,
+	// as in lab.yaml.
+	Setup []string `json:"setup,omitempty"`
+	// Cables are the far ends of its devices, besides those of meta.json; several on a switch,
+	// which hands each frame to all of them.
+	Cables map[string][]Port `json:"cables,omitempty"`
 }
+
+// Port is an interface of a host of the scenario.
+type Port struct{ Host, Dev string }
 
 // Scenario is a lab of hosts, and the questions to ask it in order.
 type Scenario struct {
@@ -75,6 +84,9 @@ type Question struct {
 	GID         uint32 `json:"gid,omitempty"`
 	Dev         string `json:"dev,omitempty"`
 	Transparent bool   `json:"transparent,omitempty"`
+	// Bound binds a raw socket to the packet's source, so that its route is looked up as that of
+	// a connection's segment; net/ipv4/raw.c, raw_sendmsg, asks without a source else.
+	Bound bool `json:"bound,omitempty"`
 
 	// Seq names the sequence in which connections, neighbours, sockets and
 	// counters carry on. A question without one starts from the snapshot.

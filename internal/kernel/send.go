@@ -104,6 +104,9 @@ func (h *host) sendRaw(q *Question, p ipv4) error {
 	}
 	defer unix.Close(fd)
 	spec := socketSpec{dev: q.Dev, transparent: q.Transparent}
+	if q.Bound {
+		spec.local = netip.AddrPortFrom(p.src, 0)
+	}
 	if err := errors.Join(spec.prepare(fd), q.options(fd, p)); err != nil {
 		return err
 	}

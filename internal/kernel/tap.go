@@ -12,12 +12,9 @@ import (
 type tap struct {
 	name   string
 	fd     int
-	peer   *port // the other end of the cable, nil if there is none
-	header int   // bytes before the IP header
+	peers  []Port // the other ends of the cable or switch
+	header int    // bytes before the IP header
 }
-
-// port is an interface of a host of the run.
-type port struct{ host, dev string }
 
 // ifreq is struct ifreq with a short and with an int in its union.
 type ifreq struct {

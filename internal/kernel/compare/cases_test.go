@@ -137,10 +137,15 @@ func (s *story) write(t *testing.T, name, text string) {
 	if !found {
 		s.archive.Files = append(s.archive.Files, txtar.File{Name: name, Data: []byte(text)})
 	}
+	s.save(t)
+	s.files[name] = text
+}
+
+func (s *story) save(t *testing.T) {
+	t.Helper()
 	if err := os.WriteFile(s.path, txtar.Format(s.archive), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	s.files[name] = text
 }
 
 // TestCasesKernel sends the same packets through this machine's kernel.

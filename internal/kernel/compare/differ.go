@@ -16,6 +16,10 @@ import (
 
 // differ says what the engine did otherwise than the kernel, nil for nothing.
 func (p *pair) differ(k *walk.Walk, a *kernel.Answer) *Diff {
+	return p.differMasked(k, a, newMask(k.Trace.Events))
+}
+
+func (p *pair) differMasked(k *walk.Walk, a *kernel.Answer, m *mask) *Diff {
 	if k.Err != nil {
 		return &Diff{What: "engine", Engine: k.Err.Error()}
 	}
@@ -23,7 +27,6 @@ func (p *pair) differ(k *walk.Walk, a *kernel.Answer) *Diff {
 	if d := newDiff("rules", got, agree(got, want)); d != nil {
 		return d
 	}
-	m := newMask(k.Trace)
 	if d := m.compare("frames", p.frames(k.Trace), kernelFrames(a)); d != nil {
 		return d
 	}

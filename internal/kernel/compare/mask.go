@@ -34,11 +34,11 @@ type mask struct {
 	answers, wraps, quotes map[int]bool
 }
 
-func newMask(t *trace.Trace) *mask {
+func newMask(events []trace.Event) *mask {
 	m := &mask{answers: map[int]bool{}, wraps: map[int]bool{},
 		quotes: map[int]bool{}}
 	pieces, outer, top, wrapped := false, false, 0, 0
-	for _, e := range t.Events {
+	for _, e := range events {
 		skb := e.Base().SKB
 		switch e := e.(type) {
 		case *trace.Encap:

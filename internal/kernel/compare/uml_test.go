@@ -26,6 +26,12 @@ var second = sync.OnceValues(func() (*uml.Machine, error) {
 
 func machine(t *testing.T) *uml.Machine {
 	t.Helper()
+	return bootable(t, second)
+}
+
+// bootable boots a machine, or skips the test where none can be.
+func bootable(t *testing.T, boot func() (*uml.Machine, error)) *uml.Machine {
+	t.Helper()
 	err := uml.Usable()
 	if err != nil && os.Getenv("CI") == "true" {
 		t.Fatal(err)
@@ -33,7 +39,7 @@ func machine(t *testing.T) *uml.Machine {
 	if err != nil {
 		t.Skip("SKIP:", err)
 	}
-	m, err := second()
+	m, err := boot()
 	if err != nil {
 		t.Fatal(err)
 	}
