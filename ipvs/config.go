@@ -82,6 +82,9 @@ type Service struct {
 	// Dests are the real servers in the kernel's own order, the one that was added last
 	// first (ipvsadm --nosort).
 	Dests []Dest
+	// Used tells that it has chosen servers before, so that where its scheduler stands is not
+	// known: rr's and wrr's turn, and what lblc and lblcr remember, are choices then.
+	Used bool
 }
 
 // Dest is a real server of a service.

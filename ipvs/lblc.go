@@ -21,7 +21,7 @@ func (l *locality) schedule(c call) int {
 			return i
 		}
 	}
-	i := weightedLeast{overhead}.schedule(c)
+	i := l.fresh(&c, known)
 	switch {
 	case i < 0, known && int(e.servers[0]) == i:
 		return i

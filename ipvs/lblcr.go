@@ -15,7 +15,7 @@ func newReplicated(s *world.Schema, svc *service) scheduler {
 func (r *replicated) schedule(c call) int {
 	e, known := r.get(&c)
 	if !known {
-		i := weightedLeast{overhead}.schedule(c)
+		i := r.fresh(&c, false)
 		if i >= 0 {
 			r.add(&c, i)
 		}

@@ -52,6 +52,15 @@ func newLocals(s *world.Schema, svc *service, time world.Instant) locals {
 		world.Add(s, func() *world.Var[localTimer] { return &world.Var[localTimer]{} })}
 }
 
+// fresh chooses the server of a destination of which nothing is remembered. That of a service
+// which was asked before may have gone anywhere: no dump has the table.
+func (l *locals) fresh(c *call, known bool) int {
+	if c.svc.Used && !known {
+		return c.any()
+	}
+	return weightedLeast{overhead}.schedule(*c)
+}
+
 // get returns what is remembered of the call's destination, as used now.
 func (l *locals) get(c *call) (local, bool) {
 	l.sweep(c.w)

@@ -8,6 +8,8 @@ import "github.com/hookpath/hookpath/world"
 // Kernel: net/netfilter/ipvs/ip_vs_wrr.c.
 type weightedRobin struct {
 	turn world.Slot[*world.Var[wrrTurn]]
+	// maybe are the turns that may be the present one, where the service was asked before.
+	maybe world.Slot[*world.Var[*turns]]
 	// top is the weight that a round begins with, step what it is lowered by.
 	top, step int
 }
@@ -39,29 +41,38 @@ func newWeightedRobin(s *world.Schema, svc *service) scheduler {
 	r.turn = world.Add(s, func() *world.Var[wrrTurn] {
 		return &world.Var[wrrTurn]{V: wrrTurn{-1, weight}}
 	})
+	first := &turns{known: !svc.Used}
+	r.maybe = world.Add(s, func() *world.Var[*turns] { return &world.Var[*turns]{V: first} })
 	return r
 }
 
-// schedule looks on from the last server. It gives up when all servers were asked for a
+func (r *weightedRobin) schedule(c call) int {
+	t := r.turn.In(c.w.State)
+	if m := r.maybe.In(c.w.State); !m.V.known {
+		return r.narrow(&c, &t.V, m)
+	}
+	return r.next(&c, &t.V)
+}
+
+// next looks on from the last server. It gives up when all servers were asked for a
 // weight of one, wherever it began.
 //
 // Kernel: net/netfilter/ipvs/ip_vs_wrr.c, ip_vs_wrr_schedule.
-func (r *weightedRobin) schedule(c call) int {
-	t := &r.turn.In(c.w.State).V
+func (r *weightedRobin) next(c *call, t *wrrTurn) int {
 	if r.top == 0 {
 		return -1
 	}
 	began, stop := t.last, -1
 	lastRound, again := false, false
 	for {
-		found, over := t.round(&c, stop)
+		found, over := t.round(c, stop)
 		switch {
 		case found:
 			return t.last
 		case over:
 			return -1
 		}
-		r.lower(&c, t)
+		r.lower(c, t)
 		if t.weight <= 0 {
 			t.weight = r.top
 			if lastRound || began < 0 {

@@ -38,6 +38,10 @@ func (r *reader) ipvs() error {
 		return err
 	}
 	r.c.IPVS.Services = services.services
+	for i := range r.c.IPVS.Services {
+		s := &r.c.IPVS.Services[i]
+		s.Used = slices.ContainsFunc(s.Dests, func(d ipvs.Dest) bool { return d.Counts.Total() > 0 })
+	}
 	return nil
 }
 
