@@ -290,14 +290,14 @@ func unreachable(p *packet.Packet) []byte {
 // HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many hosts. With HOOKPATH_SOAK all
 // that balanceCover wants must be covered.
 func TestIPVS(t *testing.T) {
-	m := machine(t)
+	machines := lasting{boot: bootSecond, m: machine(t)}
 	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
 	n := number(t, "HOOKPATH_SEEDS", min(number(t, "HOOKPATH_SOAK", 4), 1250))
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
 	cover := balanceCover{}
 	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP"), Watch: cover.count}
 	for s := seed; s < seed+n; s++ {
-		balance(t, m, &tally, s)
+		balance(t, machines.next(t), &tally, s)
 	}
 	cover.print(t)
 	for _, diff := range tally.Diffs {
@@ -345,6 +345,7 @@ func (c balanceCover) count(h *walk.Host, tr *trace.Trace) {
 				c["server on the director"]++
 			}
 		}
+		c[fmt.Sprintf("conn_reuse_mode=%d", h.Sysctl.Int("net.ipv4.vs.conn_reuse_mode", 1))]++
 		for _, v := range balanceSettings {
 			c[fmt.Sprintf("%s=%d", v, h.Sysctl.Int("net.ipv4.vs."+v, 0))]++
 		}
@@ -395,7 +396,11 @@ func (c balanceCover) wanted() []string {
 	for _, v := range balanceSettings {
 		out = append(out, v+"=0", v+"=1")
 	}
-	return append(out, "server on the director", "flag persistent", "protocol tcp", "protocol udp", "protocol sctp", "by mark")
+	for n := range 3 {
+		out = append(out, fmt.Sprintf("conn_reuse_mode=%d", n))
+	}
+	return append(out, "server on the director", "flag persistent", "protocol tcp", "protocol udp",
+		"protocol sctp", "by mark")
 }
 
 var balanceSchedulers = []string{"rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "lblc",

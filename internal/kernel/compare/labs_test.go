@@ -36,20 +36,25 @@ type labKernel struct {
 }
 
 // tunneling is a user-mode-linux machine that has tunnels.
-var tunneling = sync.OnceValues(func() (*uml.Machine, error) {
+var tunneling = sync.OnceValues(bootTunneling)
+
+func bootTunneling() (*uml.Machine, error) {
 	return uml.Boot(context.Background(), uml.Options{Modules: []string{"ipip"}})
-})
+}
 
 // labUML is the second kernel, for labs.
 func labUML(t *testing.T) *labKernel {
 	t.Helper()
 	m := bootable(t, tunneling)
+	machines := lasting{boot: bootTunneling, m: m}
 	release, err := m.Exec(t.Context(), "", "uname", "-r")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &labKernel{release: strings.TrimSpace(release), hz: 100, backend: kernel.Legacy, ipvs: true,
-		open: func(ctx context.Context, sc kernel.Scenario) (kernel.Asker, error) { return m.Open(ctx, sc) }}
+		open: func(ctx context.Context, sc kernel.Scenario) (kernel.Asker, error) {
+			return machines.next(t).Open(ctx, sc)
+		}}
 }
 
 // labHere is this machine's kernel, for labs.

@@ -157,9 +157,14 @@ func (m *Machine) Close() error {
 	return err
 }
 
+// callTime is when a machine that does not answer counts as hung.
+const callTime = 2 * programTime
+
 // call makes a request and waits for the reply. A request that was begun and not
 // answered (ctx is done) leaves the machine broken.
 func (m *Machine) call(ctx context.Context, q *request) (*reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.broken != nil {
