@@ -52,8 +52,19 @@ func options(seed uint64) gen.Options {
 		Focus: gen.Focus(seed)}
 }
 
-// stopped is what TestAgreement prints of the first disagreement with HOOKPATH_PACKETS.
+// stopped is what a test prints of the first disagreement with HOOKPATH_PACKETS.
 const stopped = "HOOKPATH_STOPPED"
+
+// enoughFor tells after the scenario of a seed that most packets were asked, zero for no bound.
+// Then the first disagreement ends the test, and is told.
+func (t *Tally) enoughFor(tb testing.TB, seed, most uint64) bool {
+	tb.Helper()
+	if most > 0 && len(t.Diffs) > 0 {
+		fmt.Println(stopped, seed, "after", t.Packets, "packets")
+		tb.FailNow()
+	}
+	return most > 0 && uint64(t.Packets) >= most
+}
 
 // TestAgreement draws scenarios from a fresh seed and holds the engine against the
 // kernel. HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many scenarios,
@@ -74,11 +85,7 @@ func TestAgreement(t *testing.T) {
 	}
 	for s := seed; s < seed+n; s++ {
 		ask(s)
-		if most > 0 && len(tally.Diffs) > 0 {
-			fmt.Println(stopped, s, "after", tally.Packets, "packets")
-			t.FailNow()
-		}
-		if most > 0 && uint64(tally.Packets) >= most {
+		if tally.enoughFor(t, s, most) {
 			break
 		}
 	}

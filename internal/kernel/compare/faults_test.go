@@ -122,66 +122,107 @@ func faults() []fault {
 	}
 }
 
-// TestFaultsFit: the table says what stands in the engine.
-func TestFaultsFit(t *testing.T) {
-	all := faults()
-	if len(all) < 40 {
-		t.Errorf("%d faults, fewer than 40", len(all))
+// hunter is a test that finds faults.
+type hunter struct {
+	test   string
+	faults []fault
+	// clean are the disagreements of a seed's scenario without a fault.
+	clean func(t *testing.T, seed uint64) []string
+	// again is how often a find is repeated, with the fault and without.
+	again int
+}
+
+func hunters() []hunter {
+	return []hunter{{"TestAgreement", faults(), cleanHost, 3}, {"TestIPVS", balanceFaults(), cleanDirector, 1}}
+}
+
+func cleanHost(t *testing.T, seed uint64) []string {
+	t.Helper()
+	var clean Tally
+	if err := clean.Run(t.Context(), seed, options(seed), questions); err != nil {
+		t.Fatal(err)
 	}
-	for _, f := range all {
-		text, err := os.ReadFile(filepath.Join(root, f.file))
-		if err != nil {
-			t.Error(err)
-			continue
+	return clean.Diffs
+}
+
+func cleanDirector(t *testing.T, seed uint64) []string {
+	t.Helper()
+	var clean Tally
+	balance(t, machine(t), &clean, seed)
+	return clean.Diffs
+}
+
+// TestFaultsFit: the tables say what stands in the engine.
+func TestFaultsFit(t *testing.T) {
+	for _, h := range hunters() {
+		if len(h.faults) < 40 {
+			t.Errorf("%s: %d faults, fewer than 40", h.test, len(h.faults))
 		}
-		if n := strings.Count(string(text), f.old); n != 1 {
-			t.Errorf("%s: %q stands there %d times, not once", f.file, f.old, n)
+		for _, f := range h.faults {
+			text, err := os.ReadFile(filepath.Join(root, f.file))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if n := strings.Count(string(text), f.old); n != 1 {
+				t.Errorf("%s: %q stands there %d times, not once", f.file, f.old, n)
+			}
 		}
 	}
 }
 
 // quick are faults that are found within some 200 packets. A short run plants one of
 // these; the others take minutes each.
-func quick() []fault {
-	why := []string{"INPUT translates destinations", "wrong code for a closed port", "keeps the TTL"}
-	return slices.DeleteFunc(faults(), func(f fault) bool { return !slices.Contains(why, f.why) })
+func quick() []string {
+	return []string{"INPUT translates destinations", "wrong code for a closed port", "keeps the TTL"}
 }
 
-// TestFaults plants faults in the engine and wants each to be found: HOOKPATH_FAULTS of
-// them, drawn by HOOKPATH_SEED; with HOOKPATH_SOAK all of them; else a quick one.
+// TestFaults plants faults in the engine and wants each to be found: HOOKPATH_FAULTS of each
+// table, drawn by HOOKPATH_SEED; with HOOKPATH_SOAK all of them; else a quick one of the first.
 func TestFaults(t *testing.T) {
 	needRoot(t)
-	all := faults()
 	n := number(t, "HOOKPATH_FAULTS", 0)
-	switch {
-	case os.Getenv("HOOKPATH_SOAK") != "":
-		n = uint64(len(all))
-	case n == 0:
-		all, n = quick(), 1
-	}
 	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_FAULTS=%d\n", seed, n)
-	order := rand.New(rand.NewPCG(seed, 0x6661756c)).Perm(len(all))
-	for _, i := range order[:min(n, uint64(len(all)))] {
-		f := all[i]
-		t.Run(strings.ReplaceAll(f.file+": "+f.why, "/", "."), func(t *testing.T) {
-			f.hunt(t, seed)
+	for i, h := range hunters() {
+		switch {
+		case os.Getenv("HOOKPATH_SOAK") != "":
+			n = uint64(len(h.faults))
+		case n == 0 && i > 0:
+			continue
+		case n == 0:
+			h.faults = slices.DeleteFunc(h.faults, func(f fault) bool { return !slices.Contains(quick(), f.why) })
+			h.some(t, seed, 1)
+			continue
+		}
+		h.some(t, seed, min(n, uint64(len(h.faults))))
+	}
+}
+
+// some plants n of the faults.
+func (h *hunter) some(t *testing.T, seed, n uint64) {
+	order := rand.New(rand.NewPCG(seed, 0x6661756c)).Perm(len(h.faults))
+	for _, i := range order[:n] {
+		f := h.faults[i]
+		t.Run(h.test+"/"+strings.ReplaceAll(f.file+": "+f.why, "/", "."), func(t *testing.T) {
+			f.hunt(t, h, seed)
 		})
 	}
 }
 
-// hunt runs TestAgreement with the fault until it is found. What disagrees without the fault too, or not each time, finds nothing.
-func (f *fault) hunt(t *testing.T, seed uint64) {
+// hunt runs the test with the fault until it is found. What disagrees without the fault too, or
+// not each time, finds nothing.
+func (f *fault) hunt(t *testing.T, h *hunter, seed uint64) {
 	t.Helper()
 	bin := f.build(t)
 	packets := 0
 	for packets < faultPackets {
-		at, n, ok := f.run(t, bin, "HOOKPATH_SEEDS=1000000", seed, faultPackets-packets)
+		at, n, ok := f.run(t, h, bin, "HOOKPATH_SEEDS=1000000", seed, faultPackets-packets)
 		packets += n
 		if !ok {
 			break
 		}
-		if f.sure(t, bin, at) {
+		if f.sure(t, h, bin, at) {
 			t.Logf("found after %d packets", packets)
 			return
 		}
@@ -191,15 +232,12 @@ func (f *fault) hunt(t *testing.T, seed uint64) {
 }
 
 // sure repeats a scenario with the fault and without.
-func (f *fault) sure(t *testing.T, bin string, seed uint64) bool {
+func (f *fault) sure(t *testing.T, h *hunter, bin string, seed uint64) bool {
 	t.Helper()
-	for range 3 {
-		var clean Tally
-		if err := clean.Run(t.Context(), seed, options(seed), questions); err != nil {
-			t.Fatal(err)
-		}
-		_, _, again := f.run(t, bin, "HOOKPATH_SEEDS=1", seed, faultPackets)
-		if len(clean.Diffs) > 0 || !again {
+	for range h.again {
+		clean := h.clean(t, seed)
+		_, _, again := f.run(t, h, bin, "HOOKPATH_SEEDS=1", seed, faultPackets)
+		if len(clean) > 0 || !again {
 			return false
 		}
 	}
@@ -242,14 +280,14 @@ func (f *fault) build(t *testing.T) string {
 // huntTime bounds one run, so that a fault that goes round for ever ends it.
 const huntTime = 15 * time.Minute
 
-// run has TestAgreement stop at the first disagreement, and returns its seed and after
-// how many packets that was; false for none.
-func (f *fault) run(t *testing.T, bin, seeds string, seed uint64, most int) (at uint64, n int,
-	ok bool) {
+// run has the test stop at the first disagreement, and returns its seed and after how many
+// packets that was; false for none.
+func (f *fault) run(t *testing.T, h *hunter, bin, seeds string, seed uint64, most int) (at uint64,
+	n int, ok bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), huntTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "-test.run", "^TestAgreement$", "-test.v")
+	cmd := exec.CommandContext(ctx, bin, "-test.run", "^"+h.test+"$", "-test.v")
 	cmd.Env = append(os.Environ(), fmt.Sprint("HOOKPATH_SEED=", seed), seeds,
 		fmt.Sprint("HOOKPATH_PACKETS=", most), "HOOKPATH_SOAK=", "HOOKPATH_KEEP=")
 	out, err := cmd.CombinedOutput()

@@ -287,17 +287,21 @@ func unreachable(p *packet.Packet) []byte {
 }
 
 // TestIPVS holds the load balancer against a user-mode-linux kernel, which has one.
-// HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many hosts. With HOOKPATH_SOAK all
-// that balanceCover wants must be covered.
+// HOOKPATH_SEED repeats a run, HOOKPATH_SEEDS says how many hosts, HOOKPATH_PACKETS stops as in
+// TestAgreement. With HOOKPATH_SOAK all that balanceCover wants must be covered.
 func TestIPVS(t *testing.T) {
 	machines := lasting{boot: bootSecond, m: machine(t)}
 	seed := number(t, "HOOKPATH_SEED", uint64(rand.Uint32()))
 	n := number(t, "HOOKPATH_SEEDS", min(number(t, "HOOKPATH_SOAK", 4), 1250))
 	fmt.Printf("HOOKPATH_SEED=%d HOOKPATH_SEEDS=%d\n", seed, n)
+	most := number(t, "HOOKPATH_PACKETS", 0)
 	cover := balanceCover{}
 	tally := Tally{Keep: os.Getenv("HOOKPATH_KEEP"), Watch: cover.count}
 	for s := seed; s < seed+n; s++ {
 		balance(t, machines.next(t), &tally, s)
+		if tally.enoughFor(t, s, most) {
+			break
+		}
 	}
 	cover.print(t)
 	for _, diff := range tally.Diffs {
