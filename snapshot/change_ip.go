@@ -243,21 +243,31 @@ func (r *reader) checkHops(rt *route.Route) error {
 	return nil
 }
 
-// linkOf is the interface of the longest direct route to an address.
+// linkOf is the interface of the longest direct route to an address; to one of the host's own,
+// the interface that has it.
+//
+// Kernel: net/ipv4/fib_semantics.c, fib_check_nh_v4_gw, which looks the gateway up as any packet.
 func (r *reader) linkOf(a packet.Addr) string {
-	dev, most := "", -1
-	look := func(routes []route.Route) {
-		for i := range routes {
-			o := &routes[i]
-			if o.Kind == trace.Unicast && len(o.Hops) == 1 && o.Hops[0].Via.IsZero() &&
-				o.Dst.Contains(a.Netip()) && o.Dst.Bits() > most {
-				dev, most = o.Hops[0].Dev, o.Dst.Bits()
+	made := r.addressRoutes()
+	for _, kind := range []trace.RouteKind{trace.Local, trace.Unicast} {
+		for _, routes := range [][]route.Route{r.c.Routes.Routes, made} {
+			if dev := direct(routes, kind, a); dev != "" {
+				return dev
 			}
 		}
 	}
-	look(r.c.Routes.Routes)
-	if dev == "" {
-		look(r.addressRoutes())
+	return ""
+}
+
+// direct is the interface of the longest route of a kind, without a gateway, to an address.
+func direct(routes []route.Route, kind trace.RouteKind, a packet.Addr) string {
+	dev, most := "", -1
+	for i := range routes {
+		o := &routes[i]
+		if o.Kind == kind && len(o.Hops) == 1 && o.Hops[0].Via.IsZero() &&
+			o.Dst.Contains(a.Netip()) && o.Dst.Bits() > most {
+			dev, most = o.Hops[0].Dev, o.Dst.Bits()
+		}
 	}
 	return dev
 }

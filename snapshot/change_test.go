@@ -42,7 +42,9 @@ var changes = []string{
 	"ip addr del 10.11.0.1/24 dev b", // its secondaries go too
 	"ip addr del 10.15.0.1/24 dev b", // others stay
 	"ip route add 10.14.0.0/16 dev b table 88",
-	"ip addr del 10.7.0.1/24 dev b", // the last one takes all routes of the interface along
+	"ip addr add 10.30.0.1/32 dev lo; ip route add 10.31.0.0/16 via 10.30.0.1", // by lo
+	"ip route add 10.32.0.0/16 via 10.1.0.1",                                   // by the interface that has it
+	"ip addr del 10.7.0.1/24 dev b",                                            // the last one takes all routes of the interface along
 }
 
 // TestChangesKernel types commands in a namespace and on a snapshot of it: afterwards a

@@ -19,6 +19,7 @@ type Local struct {
 	UID, GID    uint32
 	Dev         packet.Dev // SO_BINDTODEVICE
 	Transparent bool
+	Bound       bool // a raw socket is bound to the packet's source
 }
 
 // Send walks a packet that a program sends, and all that comes of it. A source of
@@ -153,8 +154,11 @@ func (h *Host) localFlow(p *packet.Packet, l Local) *route.Flow {
 		f.Flags |= route.AnySource
 	}
 	if l.Socket == "raw" {
-		// raw_sendmsg with IP_HDRINCL knows neither source nor ports.
-		f.Src, f.SPort, f.DPort, f.Proto = packet.Addr{}, 0, 0, 255
+		// raw_sendmsg with IP_HDRINCL knows no ports, and the source of its socket alone.
+		if !l.Bound {
+			f.Src = packet.Addr{}
+		}
+		f.SPort, f.DPort, f.Proto = 0, 0, 255
 		f.Flags |= route.AnySource
 	}
 	return f

@@ -60,6 +60,9 @@ type pair struct {
 	files   map[string][]byte
 	asked   []kernel.Question
 	met     map[trace.RuleRef]bool // rules that matched; nil counts none
+	// raced tells that several packets are under way to the host at a time: which of them is
+	// first, nothing decides.
+	raced bool
 }
 
 // Run compares one scenario of the seed. The error is the run's own.

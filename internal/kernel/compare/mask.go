@@ -38,8 +38,19 @@ func newMask(events []trace.Event) *mask {
 	m := &mask{answers: map[int]bool{}, wraps: map[int]bool{},
 		quotes: map[int]bool{}}
 	pieces, outer, top, wrapped := false, false, 0, 0
+	begun, cut := map[int]bool{}, false
 	for _, e := range events {
 		skb := e.Base().SKB
+		switch e.(type) {
+		case *trace.Receive, *trace.LocalOut:
+			begun[skb] = true
+		case *trace.Fragment: // its pieces have numbers of their own
+			cut = true
+		case *trace.Neigh:
+			if !begun[skb] && !cut { // it waited since an earlier question, which knew what it is
+				m.answers[skb], m.wraps[skb] = true, true
+			}
+		}
 		switch e := e.(type) {
 		case *trace.Encap:
 			wrapped = skb

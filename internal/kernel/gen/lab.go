@@ -204,7 +204,7 @@ func abs(n int) int { return max(n, -n) }
 func (l *Lab) settings(h *labHost) {
 	for _, key := range []string{"rp_filter", "arp_ignore", "arp_announce", "arp_filter", "proxy_arp",
 		"accept_local", "send_redirects", "src_valid_mark", "shared_media"} {
-		if !l.chance(7) {
+		if !l.chance(7) || l.Balance && key == "send_redirects" { // see package compare
 			continue
 		}
 		most := map[string]int{"rp_filter": 2, "arp_ignore": 2, "arp_announce": 2}[key]
@@ -381,7 +381,8 @@ func (l *Lab) server(s, d *labHost, vip, method string) {
 		}
 		dev = oneOf(l.Rand, "tunl0", "lo")
 	}
-	if l.chance(10) || strings.Contains(strings.Join(mapValues(s.Addresses), " "), vip+"/") {
+	if l.chance(10) || strings.Contains(strings.Join(mapValues(s.Addresses), " "), vip+"/") ||
+		strings.Contains(strings.Join(s.Commands, "\n")+"\n", "via "+vip+"\n") { // see docs/kernel/open.md
 		return
 	}
 	s.Addresses[dev] = strings.TrimSpace(s.Addresses[dev] + " " + vip + "/32")
