@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -18,8 +19,18 @@ import (
 // maxFrames bounds what is read from a capture.
 const maxFrames = 1 << 20
 
-// readPcap reads the packets of a pcap or pcapng file as Ethernet frames.
-func readPcap(name string) ([][]byte, error) {
+// captured is a packet of a capture, as an Ethernet frame.
+type captured struct {
+	frame []byte
+	at    time.Time
+	dev   string // the interface that it was seen on, where the capture names it
+	index int    // its number, where the capture has that; zero for none
+	sent  bool   // the capture says that its host sent it
+	bare  bool   // there was no Ethernet header
+}
+
+// readPcap reads the packets of a pcap or pcapng file.
+func readPcap(name string) ([]captured, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -37,7 +48,13 @@ type capture interface {
 	ReadPacketData() ([]byte, gopacket.CaptureInfo, error)
 }
 
-func openCapture(r *bufio.Reader) (capture, func(gopacket.CaptureInfo) layers.LinkType, error) {
+// wire is what a packet was seen on: the kind of link, and the interface's name if there is one.
+type wire struct {
+	link layers.LinkType
+	name string
+}
+
+func openCapture(r *bufio.Reader) (capture, func(gopacket.CaptureInfo) wire, error) {
 	magic, err := r.Peek(4)
 	if err != nil {
 		return nil, nil, errors.New("not a pcap file: it has no header")
@@ -47,11 +64,11 @@ func openCapture(r *bufio.Reader) (capture, func(gopacket.CaptureInfo) layers.Li
 		if err != nil {
 			return nil, nil, err
 		}
-		return ng, func(ci gopacket.CaptureInfo) layers.LinkType {
+		return ng, func(ci gopacket.CaptureInfo) wire {
 			if i, err := ng.Interface(ci.InterfaceIndex); err == nil {
-				return i.LinkType
+				return wire{i.LinkType, i.Name}
 			}
-			return layers.LinkTypeNull
+			return wire{layers.LinkTypeNull, ""}
 		}, nil
 	}
 	p, err := pcapgo.NewReader(r)
@@ -59,15 +76,15 @@ func openCapture(r *bufio.Reader) (capture, func(gopacket.CaptureInfo) layers.Li
 		return nil, nil, fmt.Errorf("not a pcap file: %w", err)
 	}
 	p.SetSnaplen(maxPacket)
-	return p, func(gopacket.CaptureInfo) layers.LinkType { return p.LinkType() }, nil
+	return p, func(gopacket.CaptureInfo) wire { return wire{p.LinkType(), ""} }, nil
 }
 
-func pcapFrames(r *bufio.Reader) ([][]byte, error) {
-	c, linkType, err := openCapture(r)
+func pcapFrames(r *bufio.Reader) ([]captured, error) {
+	c, wireOf, err := openCapture(r)
 	if err != nil {
 		return nil, err
 	}
-	var out [][]byte
+	var out []captured
 	for {
 		b, ci, err := c.ReadPacketData()
 		switch {
@@ -83,11 +100,13 @@ func pcapFrames(r *bufio.Reader) ([][]byte, error) {
 			return nil, fmt.Errorf("packet %d: cut to %d of %d bytes: capture with -s 0", len(out)+1,
 				ci.CaptureLength, ci.Length)
 		}
-		frame, err := ethernet(b, linkType(ci))
+		seen := wireOf(ci)
+		p, err := ethernet(b, seen.link)
 		if err != nil {
 			return nil, fmt.Errorf("packet %d: %w", len(out)+1, err)
 		}
-		out = append(out, frame)
+		p.at, p.dev = ci.Timestamp, seen.name
+		out = append(out, p)
 	}
 }
 
@@ -99,31 +118,38 @@ const (
 	linkCookedTwo = layers.LinkType(276) // the same, newer
 )
 
+// outgoing is the type of a cooked packet that the host itself sent (PACKET_OUTGOING).
+const outgoing = 4
+
 // ethernet makes an Ethernet frame of a captured packet. What the capture does not have
 // of the header is zero, and the walk takes the frame for the host's own.
-func ethernet(b []byte, t layers.LinkType) ([]byte, error) {
-	header, src, proto := 0, packet.MAC{}, uint16(0x0800)
+func ethernet(b []byte, t layers.LinkType) (captured, error) {
+	c := captured{bare: true}
+	header, src, proto := 0, packet.MAC{}, uint16(packet.EtherIPv4)
 	switch t {
 	case layers.LinkTypeEthernet:
-		return b, nil
+		return captured{frame: b}, nil
 	case linkRaw, linkIPv4, 12, 14:
 	case linkCooked:
 		if len(b) < 16 {
-			return nil, errors.New("shorter than its cooked header")
+			return c, errors.New("shorter than its cooked header")
 		}
 		header, proto = 16, binary.BigEndian.Uint16(b[14:])
+		c.sent = binary.BigEndian.Uint16(b) == outgoing
 		copy(src[:], b[6:12])
 	case linkCookedTwo:
 		if len(b) < 20 {
-			return nil, errors.New("shorter than its cooked header")
+			return c, errors.New("shorter than its cooked header")
 		}
 		header, proto = 20, binary.BigEndian.Uint16(b)
+		c.index, c.sent = int(binary.BigEndian.Uint32(b[4:])), b[10] == outgoing
 		copy(src[:], b[12:18])
 	default:
-		return nil, fmt.Errorf("link type %d: Ethernet, raw IP and Linux cooked captures are read", t)
+		return c, fmt.Errorf("link type %d: Ethernet, raw IP and Linux cooked captures are read", t)
 	}
-	out := make([]byte, packet.EthernetLen, packet.EthernetLen+len(b)-header)
-	copy(out[6:], src[:])
-	binary.BigEndian.PutUint16(out[12:], proto)
-	return append(out, b[header:]...), nil
+	c.frame = make([]byte, packet.EthernetLen, packet.EthernetLen+len(b)-header)
+	copy(c.frame[6:], src[:])
+	binary.BigEndian.PutUint16(c.frame[12:], proto)
+	c.frame = append(c.frame, b[header:]...)
+	return c, nil
 }

@@ -34,8 +34,8 @@ func TestPcap(t *testing.T) {
 	} {
 		for _, ng := range []bool{false, true} {
 			got, err := pcapFrames(bufio.NewReader(bytes.NewReader(capture1(t, c.link, c.bytes, ng, 0))))
-			if err != nil || len(got) != 1 || string(got[0]) != c.want {
-				t.Errorf("%s, pcapng %v: got %q, %v; want %q", c.name, ng, got, err, c.want)
+			if err != nil || len(got) != 1 || string(got[0].frame) != c.want {
+				t.Errorf("%s, pcapng %v: got %v, %v; want %q", c.name, ng, got, err, c.want)
 			}
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/hookpath/hookpath/demos"
-	"github.com/hookpath/hookpath/packet"
 	"github.com/hookpath/hookpath/report"
 )
 
@@ -25,6 +24,7 @@ type traceFlags struct {
 	frame     string
 	pcap      string
 	packets   string
+	packet    int
 	format    string
 	json      bool
 	quiet     bool
@@ -69,7 +69,8 @@ Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 er
 	fl.StringVar(&f.host, "host", "", "host of the question, where there are several")
 	fl.StringVar(&f.in, "in", "", "interface that --frame or --pcap arrive on")
 	fl.StringVar(&f.frame, "frame", "", "an Ethernet frame in hex")
-	fl.StringVar(&f.pcap, "pcap", "", "frames from a capture file")
+	fl.StringVar(&f.pcap, "pcap", "", "walk a capture in order and say what becomes of each conversation")
+	fl.IntVar(&f.packet, "packet", 0, "tell the whole way of this packet of --pcap, by its number")
 	fl.StringVar(&f.packets, "packets", "", "JSON lines, one question each; - is standard input")
 	f.shape(fl)
 	return c
@@ -120,6 +121,9 @@ func (f *traceFlags) run(e *Env, args []string) error {
 		return packets(e, l, f.packets)
 	}
 	l.infer = true
+	if f.pcap != "" {
+		return f.capture(e, l)
+	}
 	qs, err := f.questions(l, args)
 	if err != nil {
 		return err
@@ -172,6 +176,10 @@ func (f *traceFlags) oneQuestion(args []string) error {
 		return errNoPacket
 	case n > 1:
 		return fmt.Errorf("PACKET, --frame, --pcap and --packets exclude each other")
+	case f.packet != 0 && (f.pcap == "" || f.packet < 0):
+		return fmt.Errorf("--packet is the number of a packet of --pcap, from 1 on")
+	case f.pcap != "" && f.against != "":
+		return fmt.Errorf("--against goes with one question, not with --pcap")
 	}
 	return nil
 }
@@ -202,19 +210,8 @@ type told struct {
 }
 
 func (f *traceFlags) questions(l *hosts, args []string) ([]told, error) {
-	switch {
-	case f.frame != "":
-		b, err := hex.DecodeString(strings.ReplaceAll(f.frame, " ", ""))
-		if err != nil {
-			return nil, fmt.Errorf("--frame: %w", err)
-		}
-		return f.frames(l, [][]byte{b})
-	case f.pcap != "":
-		frames, err := readPcap(f.pcap)
-		if err != nil {
-			return nil, err
-		}
-		return f.frames(l, frames)
+	if f.frame != "" {
+		return f.oneFrame(l)
 	}
 	text := strings.Join(args, " ")
 	q, chosen, err := l.fromSentence(text, f.host)
@@ -228,8 +225,15 @@ func (f *traceFlags) questions(l *hosts, args []string) ([]told, error) {
 	return []told{{q, text, chosen}}, nil
 }
 
-// frames makes a question of each frame. They are one sequence.
-func (f *traceFlags) frames(l *hosts, frames [][]byte) ([]told, error) {
+// oneFrame makes a question of --frame.
+func (f *traceFlags) oneFrame(l *hosts) ([]told, error) {
+	b, err := hex.DecodeString(strings.ReplaceAll(f.frame, " ", ""))
+	if err != nil {
+		return nil, fmt.Errorf("--frame: %w", err)
+	}
+	if len(b) > maxPacket {
+		return nil, fmt.Errorf("--frame has more than %d bytes", maxPacket)
+	}
 	n, err := l.host(f.host)
 	if err != nil {
 		return nil, err
@@ -237,22 +241,10 @@ func (f *traceFlags) frames(l *hosts, frames [][]byte) ([]told, error) {
 	dev := f.in
 	var chosen []string
 	if dev == "" {
-		a := &asking{l: l, n: n}
-		dev = a.firstDevice()
+		dev = (&asking{l: l, n: n}).firstDevice()
 		chosen = []string{"in " + dev}
 	}
-	var out []told
-	for i, b := range frames {
-		if len(b) > maxPacket {
-			return nil, fmt.Errorf("frame %d has more than %d bytes", i+1, maxPacket)
-		}
-		if l := n.Links.ByName(dev); l != nil && len(b) >= packet.EthernetLen &&
-			packet.MAC(b[:6]) == (packet.MAC{}) {
-			copy(b, l.MAC[:]) // the capture has no destination: it was taken by this host
-		}
-		out = append(out, told{&question{Host: n.Name, In: dev, bytes: b}, "", chosen})
-	}
-	return out, nil
+	return []told{{&question{Host: n.Name, In: dev, bytes: b}, "", chosen}}, nil
 }
 
 // answerAll asks the questions one after another, with the memory of the most
