@@ -50,17 +50,12 @@ func (f *traceFlags) capture(e *Env, l *hosts) error {
 	if err != nil {
 		return err
 	}
-	n, err := l.host(f.host)
-	if err != nil {
-		return err
-	}
 	if f.packet > len(all) {
 		return fmt.Errorf("--packet %d: %s has %d packets", f.packet, f.pcap, len(all))
 	}
-	c := &capturing{f: f, e: e, l: l, n: n, all: all, from: l.joined().Start(), talks: map[talkKey]*talk{}, seen: map[string]bool{},
-		sent: map[talkKey]int{}}
-	for i := range all {
-		c.seen[c.device(&all[i])] = true
+	c, err := newCapturing(f, e, l, all)
+	if err != nil {
+		return err
 	}
 	for i := range all {
 		c.progress(i)
@@ -72,6 +67,19 @@ func (f *traceFlags) capture(e *Env, l *hosts) error {
 		}
 	}
 	return c.end()
+}
+
+func newCapturing(f *traceFlags, e *Env, l *hosts, all []captured) (*capturing, error) {
+	n, err := l.host(f.host)
+	if err != nil {
+		return nil, err
+	}
+	c := &capturing{f: f, e: e, l: l, n: n, all: all, from: l.joined().Start(), talks: map[talkKey]*talk{}, seen: map[string]bool{},
+		sent: map[talkKey]int{}}
+	for i := range all {
+		c.seen[c.device(&all[i])] = true
+	}
+	return c, nil
 }
 
 // progress tells a terminal how far the walk is.
@@ -112,7 +120,7 @@ func (c *capturing) walk(i int) error {
 	p, ok := packet.FromFrame(slices.Clone(c.all[i].frame))
 	if !ok || !p.Is4() {
 		c.told.Others++
-		if p.EtherType() != packet.EtherARP {
+		if !ok || p.EtherType() != packet.EtherARP {
 			return nil
 		}
 		_, err := c.arrives(i, c.all[i].frame)
@@ -286,10 +294,21 @@ func (c *capturing) answerOf(p *packet.Packet, o *report.Outcome) *question {
 		bytes: packet.Frame(packet.MAC(f[6:12]), packet.MAC(f[:6]), b.IP())}
 }
 
+// leastL4 is how long a transport header must be for its ports and checksum to be there.
+func leastL4(proto uint8) int {
+	switch proto {
+	case packet.TCP:
+		return 20
+	case packet.SCTP:
+		return 12
+	}
+	return 8
+}
+
 // readdress gives an answer the ends of the packet that it answers.
 func readdress(b, to *packet.Packet) {
 	sport, dport, ports := to.Ports()
-	if ports && len(b.L4()) >= 8 {
+	if _, _, have := b.Ports(); ports && have && len(b.L4()) >= leastL4(b.Protocol()) {
 		ipvs.Rewrite(b, true, to.Dst(), dport)
 		ipvs.Rewrite(b, false, to.Src(), sport)
 		return

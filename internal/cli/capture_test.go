@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"github.com/gopacket/gopacket/pcapgo"
 
 	"github.com/hookpath/hookpath/packet"
+	"github.com/hookpath/hookpath/report"
 )
 
 // seen is a packet of a capture in the making: a sentence, and who is on its link.
@@ -63,7 +65,7 @@ func captureFile(t *testing.T, link layers.LinkType, all []seen) string {
 }
 
 // linked is a packet with the header of its kind of link.
-func linked(t *testing.T, link layers.LinkType, s seen) []byte {
+func linked(t testing.TB, link layers.LinkType, s seen) []byte {
 	t.Helper()
 	q, err := packet.ParseSentence(s.sentence)
 	if err != nil {
@@ -148,4 +150,29 @@ func TestCapturePacket(t *testing.T) {
 		strings.Contains(got, "WHERE") {
 		t.Error(got)
 	}
+}
+
+// FuzzCapture walks two frames of anything, as arrived and as sent: an error or an answer.
+func FuzzCapture(f *testing.F) {
+	e := &Env{Out: io.Discard, Err: io.Discard, Now: testNow}
+	l, err := loadHosts(e, []string{"demo:docker-host"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i, s := range dockerCapture()[:4] {
+		f.Add(linked(f, layers.LinkTypeEthernet, s), linked(f, layers.LinkTypeEthernet, dockerCapture()[i+1]))
+	}
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		c, err := newCapturing(&traceFlags{in: "eth0", format: "text"}, e, l, []captured{{frame: a},
+			{frame: b, sent: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range c.all {
+			if c.walk(i) != nil {
+				return
+			}
+		}
+		c.told.Text(report.Style{}, false)
+	})
 }

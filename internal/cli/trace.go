@@ -54,6 +54,12 @@ chosen as a client would choose it, and printed as assumed. Where there are seve
 that owns the source is asked, or the one before a prompt: client# tcp 10.0.0.5 to 10.0.0.1:80.
 A lab (see hookpath lab) may have a PACKET of its own.
 
+--pcap FILE walks a capture (docs/captures.md) in order, each packet with what the ones before left
+behind, and says what becomes of each conversation:
+
+  hookpath trace -s node1 --pcap eth0.pcap --in eth0
+  hookpath trace -s node1 --pcap eth0.pcap --in eth0 --packet 12
+
 Exit status: 0 delivered or forwarded, 1 dropped or rejected, 3 it depends, 2 error.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error { return f.run(e, args) },
@@ -178,6 +184,8 @@ func (f *traceFlags) oneQuestion(args []string) error {
 		return fmt.Errorf("PACKET, --frame, --pcap and --packets exclude each other")
 	case f.packet != 0 && (f.pcap == "" || f.packet < 0):
 		return fmt.Errorf("--packet is the number of a packet of --pcap, from 1 on")
+	case f.pcap != "" && f.format == "ktrace" && f.packet == 0:
+		return fmt.Errorf("--format ktrace tells of one packet: say which by --packet")
 	case f.pcap != "" && f.against != "":
 		return fmt.Errorf("--against goes with one question, not with --pcap")
 	}
